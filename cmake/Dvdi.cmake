@@ -1,0 +1,46 @@
+# The three kinds of target that dvdi has: the library of a folder, a test, a fuzz target.
+
+add_library(dvdi_options INTERFACE)
+target_include_directories(dvdi_options INTERFACE ${CMAKE_SOURCE_DIR}/src)
+target_compile_options(dvdi_options INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wold-style-cast -Wcast-align
+  -Woverloaded-virtual -Wconversion -Wsign-conversion -Wdouble-promotion -Wformat=2
+  -Wimplicit-fallthrough -Wnull-dereference -Wunused
+  $<$<BOOL:${DVDI_WERROR}>:-Werror>
+  -fno-omit-frame-pointer)
+target_link_libraries(dvdi_options INTERFACE Threads::Threads)
+if(DVDI_SANITIZE)
+  # -O1 and no null-dereference analysis: GCC 12's flow warnings are wrong on instrumented code.
+  target_compile_options(dvdi_options INTERFACE -fsanitize=${DVDI_SANITIZE} -fno-sanitize-recover=all
+    -Wno-null-dereference -Wno-maybe-uninitialized)
+  target_link_options(dvdi_options INTERFACE -fsanitize=${DVDI_SANITIZE})
+endif()
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  # False positives of GCC 12 in libstdc++'s own headers at -O2 (GCC bugs 105329, 105651, 98753).
+  target_compile_options(dvdi_options INTERFACE -Wno-restrict -Wno-null-dereference)
+endif()
+
+# dvdi_library(NAME SOURCES a.cpp ... [LINKS lib ...] [PRIVATE_LINKS lib ...])
+# LINKS are what the folder's headers show; PRIVATE_LINKS what only its sources use.
+function(dvdi_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINKS;PRIVATE_LINKS" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(${name} PUBLIC dvdi_options ${ARG_LINKS} PRIVATE ${ARG_PRIVATE_LINKS})
+endfunction()
+
+# dvdi_test(NAME SOURCES a_test.cpp ... LINKS lib ... [LABELS ...] [TIMEOUT seconds])
+# One program and one ctest entry. A test that needs root skips itself (GTEST_SKIP) where it is not root.
+function(dvdi_test name)
+  if(NOT DVDI_TESTS)
+    return()
+  endif()
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;LINKS;LABELS" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  add_executable(${name} ${ARG_SOURCES} ${CMAKE_SOURCE_DIR}/tests/test_main.cpp)
+  target_link_libraries(${name} PRIVATE dvdi_options GTest::gmock GTest::gtest dvdi_linux ${ARG_LINKS})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "unit;${ARG_LABELS}")
+endfunction()
