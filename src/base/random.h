@@ -1,0 +1,12 @@
+// Random identifiers and jitter, from the kernel's generator.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace dvdi {
+
+std::string random_uuid();  // RFC 4122 version 4, lower case, with hyphens
+std::uint64_t random_u64();
+
+}  // namespace dvdi

@@ -1,0 +1,33 @@
+// How a command gets an Api.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "daemon/api.h"
+#include "linux/helper_pool.h"
+
+namespace dvdi {
+
+// First thing in main(), before there are threads: options on top of DVDI_STATE_DIR and DVDI_CONFIG.
+struct OpenOptions {
+  std::string state_dir;    // "": DVDI_STATE_DIR, the configuration, /var/lib/dvdi
+  std::string config_file;  // "": DVDI_CONFIG, else /etc/dvdi/dvdi.toml if there is one
+  bool settle = true;       // settle what killed commands left behind
+};
+
+// The engine inside this process. It holds engine.lock shared until it is destroyed. `helpers` must outlive it.
+Result<std::unique_ptr<Api>> open_api(const Context& context, const OpenOptions& options, HelperPool& helpers);
+
+// One line of `dvdi doctor`.
+struct Finding {
+  enum class Level { ok, warning, problem } level = Level::ok;
+  std::string subject;  // root, namespaces, mount API, propagation, state, driver NAME, …
+  std::string text;     // what was found
+  std::string advice;   // what to do, "" for ok
+};
+// Can this machine do it, and is the state healthy? Changes nothing, settles nothing.
+std::vector<Finding> diagnose(const Context& context, const OpenOptions& options, HelperPool& helpers);
+
+}  // namespace dvdi

@@ -1,0 +1,77 @@
+// An isolator prepares one aspect of a container. The chain (isolator/chain.h) runs several in a fixed order with one
+// error contract.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/context.h"
+#include "dvdi/v1/container.pb.h"
+#include "dvdi/v1/launch.pb.h"
+
+namespace dvdi::isolator {
+
+// A container: ids are unique within an owner only.
+struct ContainerKey {
+  std::string owner;  // the real path of an agent's work directory, `run`, `dvdcli`
+  std::string id;     // nested: PARENT.CHILD
+  auto operator<=>(const ContainerKey&) const = default;
+  std::string text() const { return owner + "/" + id; }
+};
+
+// What isolators may provide to, or need from, one another. Order is derived from these.
+enum class Property {
+  host_paths,  // every volume of the working copy that is mounted on the host has its host_path
+};
+
+// What a container is prepared from. `request` is the caller's and never changed; `working` is the chain's own copy of
+// its ContainerInfo: an isolator writes there what later ones need.
+struct Preparation {
+  ContainerKey key;
+  const v1::ContainerRequest& request;
+  v1::ContainerInfo working;
+  v1::ContainerLaunchInfo launch;  // each isolator adds its part
+};
+
+// Something that an isolator which ran before this one could not do: reported to those after it.
+struct Failure {
+  std::string isolator;
+  Error error;
+};
+
+// An unmount that could not be done and is recorded as owed.
+struct Owed {
+  std::string driver;
+  std::string volume;
+  std::string reason;
+};
+
+struct RecoverRequest {
+  std::string owner;
+  bool complete = true;            // the lists name every container of that owner
+  std::vector<std::string> live;     // container ids
+  std::vector<std::string> orphans;  // ids that the owner will clean up later
+};
+
+// Thread-safe; calls for one container come one at a time.
+class Isolator {
+ public:
+  virtual ~Isolator() = default;
+  virtual std::string_view name() const = 0;
+  virtual std::vector<Property> provides() const { return {}; }
+  virtual std::vector<Property> needs() const { return {}; }
+
+  // All or nothing, as far as it can; what is left is for cleanup, which the chain calls after a failure, too.
+  // Repeated for a container that is prepared: the same answer, no new effect.
+  virtual Status prepare(const Context& context, Preparation& preparation) = 0;
+  virtual Status isolate(const Context&, const ContainerKey&, pid_t) { return {}; }
+  // `before`: what failed in the isolators that were cleaned up before this one. Unknown containers succeed.
+  virtual Result<std::vector<Owed>> cleanup(const Context& context, const ContainerKey& key,
+                                            const std::vector<Failure>& before) = 0;
+  virtual Status recover(const Context& context, const RecoverRequest& request,
+                         const std::vector<Failure>& before) = 0;
+};
+
+}  // namespace dvdi::isolator
