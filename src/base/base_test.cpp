@@ -24,7 +24,8 @@ TEST(Error, TextNamesOperationVolumeDriverAttemptAndWhatToDo) {
                     .hint = "see the driver's log",
                     .attached = {Error{.code = Code::io, .message = "unmount failed"}}};
   EXPECT_EQ(error.text(),
-            "mount of volume 'db' by driver 'nfs', attempt 2: the driver answered: no such device (see the driver's "
+            "mount of volume 'db' by driver 'nfs', attempt 2: the driver answered: no such device (see the "
+            "driver's "
             "log)\n  unmount failed");
 }
 
@@ -43,8 +44,9 @@ TEST(Context, DetachedOutlivesCancellation) {
 }
 
 TEST(Condition, EndsWithTheDeadlineAndWithCancellation) {
-  EXPECT_EQ(pause(Context().with_timeout(std::chrono::milliseconds(5)), std::chrono::hours(1), "wait").error().code,
-            Code::deadline_exceeded);
+  EXPECT_EQ(
+      pause(Context().with_timeout(std::chrono::milliseconds(5)), std::chrono::hours(1), "wait").error().code,
+      Code::deadline_exceeded);
   std::stop_source source;
   std::jthread canceller([&] { source.request_stop(); });
   EXPECT_EQ(pause(Context().with_stop(source.get_token()), std::chrono::hours(1), "wait").error().code,
@@ -70,7 +72,8 @@ TEST(Text, Pieces) {
 }
 
 TEST(Clock, Rfc3339) {
-  EXPECT_EQ(rfc3339(WallTime(std::chrono::seconds(1) + std::chrono::microseconds(5))), "1970-01-01T00:00:01.000005Z");
+  EXPECT_EQ(rfc3339(WallTime(std::chrono::seconds(1) + std::chrono::microseconds(5))),
+            "1970-01-01T00:00:01.000005Z");
 }
 
 TEST(Random, UuidIsVersion4) {

@@ -9,8 +9,8 @@ namespace dvdi {
 
 using Duration = std::chrono::nanoseconds;
 
-// Time since the machine started, sleep included (CLOCK_BOOTTIME). Durations and deadlines are measured with it:
-// setting the wall clock changes neither. Comparable only within one boot.
+// Time since the machine started, sleep included (CLOCK_BOOTTIME). Durations and deadlines are measured with
+// it: setting the wall clock changes neither. Comparable only within one boot.
 struct BootClockTag {
   using rep = std::int64_t;
   using period = std::nano;

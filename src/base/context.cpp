@@ -38,7 +38,8 @@ Duration Context::remaining() const {
 Status Context::check(std::string_view what) const {
   if (cancelled()) return Error{.code = Code::cancelled, .message = fmt::format("{}: cancelled", what)};
   if (remaining() == Duration::zero()) {
-    return Error{.code = Code::deadline_exceeded, .message = fmt::format("{}: the deadline has passed", what)};
+    return Error{.code = Code::deadline_exceeded,
+                 .message = fmt::format("{}: the deadline has passed", what)};
   }
   return {};
 }

@@ -8,22 +8,38 @@ namespace dvdi {
 
 std::string_view code_name(Code code) {
   switch (code) {
-    case Code::invalid_argument: return "invalid_argument";
-    case Code::not_found: return "not_found";
-    case Code::already_exists: return "already_exists";
-    case Code::conflict: return "conflict";
-    case Code::permission_denied: return "permission_denied";
-    case Code::unavailable: return "unavailable";
-    case Code::deadline_exceeded: return "deadline_exceeded";
-    case Code::cancelled: return "cancelled";
-    case Code::resource_exhausted: return "resource_exhausted";
-    case Code::failed_precondition: return "failed_precondition";
-    case Code::driver_error: return "driver_error";
-    case Code::driver_violation: return "driver_violation";
-    case Code::unsupported: return "unsupported";
-    case Code::corrupted: return "corrupted";
-    case Code::io: return "io";
-    case Code::internal: return "internal";
+    case Code::invalid_argument:
+      return "invalid_argument";
+    case Code::not_found:
+      return "not_found";
+    case Code::already_exists:
+      return "already_exists";
+    case Code::conflict:
+      return "conflict";
+    case Code::permission_denied:
+      return "permission_denied";
+    case Code::unavailable:
+      return "unavailable";
+    case Code::deadline_exceeded:
+      return "deadline_exceeded";
+    case Code::cancelled:
+      return "cancelled";
+    case Code::resource_exhausted:
+      return "resource_exhausted";
+    case Code::failed_precondition:
+      return "failed_precondition";
+    case Code::driver_error:
+      return "driver_error";
+    case Code::driver_violation:
+      return "driver_violation";
+    case Code::unsupported:
+      return "unsupported";
+    case Code::corrupted:
+      return "corrupted";
+    case Code::io:
+      return "io";
+    case Code::internal:
+      return "internal";
   }
   return "internal";
 }
@@ -35,7 +51,8 @@ void write(const Error& error, std::string_view indent, std::string& out) {
   if (!error.operation.empty() || !error.volume.empty() || !error.driver.empty()) {
     if (!error.operation.empty()) out += error.operation;
     if (!error.volume.empty()) {
-      fmt::format_to(std::back_inserter(out), "{}volume '{}'", error.operation.empty() ? "" : " of ", error.volume);
+      fmt::format_to(std::back_inserter(out), "{}volume '{}'", error.operation.empty() ? "" : " of ",
+                     error.volume);
     }
     if (!error.driver.empty()) {
       fmt::format_to(std::back_inserter(out), "{}driver '{}'",

@@ -9,12 +9,12 @@ namespace dvdi {
 
 // The kind of an error. Code decides by this and by Outcome, never by the text.
 enum class Code {
-  invalid_argument,     // the request is wrong; repeating it cannot help
-  not_found,            // the volume, container or driver is not there
+  invalid_argument,  // the request is wrong; repeating it cannot help
+  not_found,         // the volume, container or driver is not there
   already_exists,
-  conflict,             // the same container with other arguments; exclusive access that is taken
+  conflict,  // the same container with other arguments; exclusive access that is taken
   permission_denied,
-  unavailable,          // nobody listens; try again later
+  unavailable,  // nobody listens; try again later
   deadline_exceeded,
   cancelled,
   resource_exhausted,   // a limit of ours or of the machine
@@ -44,7 +44,7 @@ struct Error {
   std::string driver = {};
   std::string volume = {};
   std::string operation = {};
-  unsigned attempt = 0;  // 1 is the first; 0 where attempts do not apply
+  unsigned attempt = 0;   // 1 is the first; 0 where attempts do not apply
   std::string hint = {};  // what to do next
   Outcome outcome = Outcome::none;
   std::vector<Error> attached = {};  // what else went wrong on the way, for example in the roll-back

@@ -27,8 +27,9 @@ Result<value> parse(std::string_view text, std::string_view what) {
   const std::size_t used = parser.write(text.data(), text.size(), error);
   if (!error) parser.finish(error);
   if (error) {
-    return Error{.code = Code::invalid_argument,
-                 .message = fmt::format("{} is not JSON: {} at {}", what, error.message(), place(text, used))};
+    return Error{
+        .code = Code::invalid_argument,
+        .message = fmt::format("{} is not JSON: {} at {}", what, error.message(), place(text, used))};
   }
   return parser.release();
 }

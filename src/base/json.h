@@ -16,8 +16,8 @@ using boost::json::object;
 using boost::json::serialize;
 using boost::json::value;
 
-// Strict JSON (RFC 8259), nested at most 64 deep. `what` names the text in the error, which says where it is wrong:
-// line and column.
+// Strict JSON (RFC 8259), nested at most 64 deep. `what` names the text in the error, which says where it is
+// wrong: line and column.
 Result<value> parse(std::string_view text, std::string_view what);
 
 // The member, or null where it is absent or `from` is no object.

@@ -13,7 +13,8 @@ namespace {
 template <class T>
 T random_value() {
   T value{};
-  // Small reads from the initialised pool are never short and never fail; without randomness ids would collide.
+  // Small reads from the initialised pool are never short and never fail; without randomness ids would
+  // collide.
   if (getrandom(&value, sizeof value, 0) != static_cast<ssize_t>(sizeof value)) std::abort();
   return value;
 }
@@ -27,8 +28,8 @@ std::string random_uuid() {
   b[6] = static_cast<std::uint8_t>((b[6] & 0x0fU) | 0x40U);
   b[8] = static_cast<std::uint8_t>((b[8] & 0x3fU) | 0x80U);
   return fmt::format(
-      "{:02x}{:02x}{:02x}{:02x}-{:02x}{:02x}-{:02x}{:02x}-{:02x}{:02x}-{:02x}{:02x}{:02x}{:02x}{:02x}{:02x}", b[0],
-      b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+      "{:02x}{:02x}{:02x}{:02x}-{:02x}{:02x}-{:02x}{:02x}-{:02x}{:02x}-{:02x}{:02x}{:02x}{:02x}{:02x}{:02x}",
+      b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
 }
 
 }  // namespace dvdi

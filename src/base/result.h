@@ -27,15 +27,15 @@ inline std::unexpected<Error> fail(Error error) { return std::unexpected<Error>(
 #define DVDI_CONCAT(a, b) DVDI_CONCAT_(a, b)
 
 // DVDI_TRY(auto value, function()): value, or return the error from the enclosing function.
-#define DVDI_TRY(declaration, expression)                                               \
-  auto DVDI_CONCAT(result_, __LINE__) = (expression);                                   \
-  if (!DVDI_CONCAT(result_, __LINE__))                                                  \
-    return ::dvdi::fail(std::move(DVDI_CONCAT(result_, __LINE__)).error());             \
+#define DVDI_TRY(declaration, expression)                                   \
+  auto DVDI_CONCAT(result_, __LINE__) = (expression);                       \
+  if (!DVDI_CONCAT(result_, __LINE__))                                      \
+    return ::dvdi::fail(std::move(DVDI_CONCAT(result_, __LINE__)).error()); \
   declaration = *std::move(DVDI_CONCAT(result_, __LINE__))
 
 // DVDI_CHECK(function()): for a Status, or a value that is not needed.
-#define DVDI_CHECK(expression)                                                          \
-  do {                                                                                  \
-    auto dvdi_status = (expression);                                                    \
-    if (!dvdi_status) return ::dvdi::fail(std::move(dvdi_status).error());              \
+#define DVDI_CHECK(expression)                                             \
+  do {                                                                     \
+    auto dvdi_status = (expression);                                       \
+    if (!dvdi_status) return ::dvdi::fail(std::move(dvdi_status).error()); \
   } while (false)

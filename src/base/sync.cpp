@@ -7,8 +7,8 @@ namespace dvdi {
 
 Status Condition::wait(const Context& context, Lock& lock, const std::function<bool()>& ready,
                        std::string_view what) {
-  // Bounded slices: the context's clock, not the condition variable's, says when the deadline has come (the machine
-  // may have slept). A notification or a cancellation ends a slice at once.
+  // Bounded slices: the context's clock, not the condition variable's, says when the deadline has come (the
+  // machine may have slept). A notification or a cancellation ends a slice at once.
   constexpr Duration slice = std::chrono::seconds(1);
   while (!ready()) {
     if (auto ended = context.check(what); !ended) return ended;
@@ -24,7 +24,8 @@ Status pause(const Context& context, Duration duration, std::string_view what) {
   Lock lock(mutex);
   const Context bounded = context.with_timeout(duration);
   auto ended = never.wait(bounded, lock, [] { return false; }, what);
-  if (context.cancelled() || (context.has_deadline() && context.remaining() == Duration::zero())) return ended;
+  if (context.cancelled() || (context.has_deadline() && context.remaining() == Duration::zero()))
+    return ended;
   return {};
 }
 

@@ -1,5 +1,5 @@
-// Threads, locks and waits of the engine (store, volume, isolator). They come from here and nowhere else, so that
-// a simulator can own every schedule.
+// Threads, locks and waits of the engine (store, volume, isolator). They come from here and nowhere else, so
+// that a simulator can own every schedule.
 #pragma once
 
 #include <condition_variable>

@@ -1,5 +1,5 @@
-// What dvdi can be asked to do: the calls of the command line, later of the daemon's socket. Implemented by Engine
-// (daemon/engine.h) inside the calling process, later by a client of dvdid.
+// What dvdi can be asked to do: the calls of the command line, later of the daemon's socket. Implemented by
+// Engine (daemon/engine.h) inside the calling process, later by a client of dvdid.
 #pragma once
 
 #include <cstdint>
@@ -21,9 +21,9 @@ struct ContainerView {
   std::string state;  // preparing, prepared, running, cleaning, ended
   std::string framework, role, principal, task_id, task_name, user;
   std::vector<std::pair<std::string, std::string>> labels;
-  std::int64_t pid = 0;       // of the task's init; 0: not started
-  std::string since;          // RFC 3339
-  std::string ended;          // "" while it is there
+  std::int64_t pid = 0;  // of the task's init; 0: not started
+  std::string since;     // RFC 3339
+  std::string ended;     // "" while it is there
   struct VolumeUse {
     std::string driver, name, container_path, mode;  // mode: rw, ro
   };
@@ -44,7 +44,7 @@ struct VolumeView {
     bool parked = false;
   };
   std::optional<Debt> owed;
-  std::string foreign_since;   // RFC 3339 where somebody else holds a mount of it, else ""
+  std::string foreign_since;  // RFC 3339 where somebody else holds a mount of it, else ""
   std::string foreign_evidence;
 };
 
@@ -55,8 +55,8 @@ struct EventView {
 
 struct UsageRow {
   std::string group;  // the value that one groups by, "" where a container did not say
-  // Seconds, and GiB-hours where the size is known; the three figures are apart: a container referred to the volume,
-  // the volume was mounted on the node, the volume existed.
+  // Seconds, and GiB-hours where the size is known; the three figures are apart: a container referred to the
+  // volume, the volume was mounted on the node, the volume existed.
   double referenced_seconds = 0, mounted_seconds = 0, provisioned_seconds = 0;
   double referenced_gib_hours = 0, mounted_gib_hours = 0, provisioned_gib_hours = 0;
   std::uint64_t mounts = 0;
@@ -81,26 +81,30 @@ class Api {
   virtual Result<Prepared> prepare(const Context& context, const std::string& owner,
                                    const v1::ContainerRequest& request) = 0;
   virtual Status isolate(const Context& context, const isolator::ContainerKey& key, pid_t pid) = 0;
-  virtual Result<std::vector<isolator::Owed>> cleanup(const Context& context, const isolator::ContainerKey& key) = 0;
+  virtual Result<std::vector<isolator::Owed>> cleanup(const Context& context,
+                                                      const isolator::ContainerKey& key) = 0;
 
   virtual Result<std::vector<ContainerView>> containers(const Context& context, bool ended) = 0;
   // By id, or a prefix of an id that only one container has.
   virtual Result<ContainerView> container(const Context& context, const std::string& id) = 0;
-  // Volumes that the ledger knows; with `ask_drivers` also those that drivers list (a driver that does not answer in
-  // time is a warning, not an error).
+  // Volumes that the ledger knows; with `ask_drivers` also those that drivers list (a driver that does not
+  // answer in time is a warning, not an error).
   struct Volumes {
     std::vector<VolumeView> volumes;
     std::vector<std::string> warnings;
   };
   virtual Result<Volumes> volumes(const Context& context, bool ask_drivers) = 0;
-  virtual Result<VolumeView> volume(const Context& context, const std::string& driver, const std::string& name) = 0;
+  virtual Result<VolumeView> volume(const Context& context, const std::string& driver,
+                                    const std::string& name) = 0;
   virtual Status create_volume(const Context& context, const std::string& driver, const std::string& name,
                                const std::vector<std::pair<std::string, std::string>>& options) = 0;
   // Refused while a container refers to it, it is mounted, or an unmount is owed.
-  virtual Status remove_volume(const Context& context, const std::string& driver, const std::string& name) = 0;
+  virtual Status remove_volume(const Context& context, const std::string& driver,
+                               const std::string& name) = 0;
 
   // Events after `sequence`, oldest first, at most `limit`.
-  virtual Result<std::vector<EventView>> events(const Context& context, std::uint64_t after, std::size_t limit) = 0;
+  virtual Result<std::vector<EventView>> events(const Context& context, std::uint64_t after,
+                                                std::size_t limit) = 0;
   struct Verified {
     std::uint64_t count = 0, first = 0, last = 0;
     std::string head;  // hash of the last event

@@ -17,8 +17,10 @@ struct OpenOptions {
   bool settle = true;       // settle what killed commands left behind
 };
 
-// The engine inside this process. It holds engine.lock shared until it is destroyed. `helpers` must outlive it.
-Result<std::unique_ptr<Api>> open_api(const Context& context, const OpenOptions& options, HelperPool& helpers);
+// The engine inside this process. It holds engine.lock shared until it is destroyed. `helpers` must outlive
+// it.
+Result<std::unique_ptr<Api>> open_api(const Context& context, const OpenOptions& options,
+                                      HelperPool& helpers);
 
 // One line of `dvdi doctor`.
 struct Finding {

@@ -1,5 +1,5 @@
-// The one interface to whatever mounts volumes on this node: a Docker volume plugin, the built-in `local` driver,
-// later a CSI driver. Every implementation passes the suite in driver/conformance_test.h.
+// The one interface to whatever mounts volumes on this node: a Docker volume plugin, the built-in `local`
+// driver, later a CSI driver. Every implementation passes the suite in driver/conformance_test.h.
 #pragma once
 
 #include <map>
@@ -30,10 +30,10 @@ struct Capabilities {
 enum class Operation { create, remove, get, list, path, mount, unmount, capabilities };
 std::string_view operation_name(Operation operation);
 
-// Thread-safe. Every call ends by the deadline of its context, and when the context is cancelled. A failed call's
-// Error names driver, volume and operation and carries what is known about the effect: Outcome::not_sent,
-// Outcome::refused (a complete answer that says no) or Outcome::unknown. A driver never retries a call that may have
-// had an effect; it may retry to connect.
+// Thread-safe. Every call ends by the deadline of its context, and when the context is cancelled. A failed
+// call's Error names driver, volume and operation and carries what is known about the effect:
+// Outcome::not_sent, Outcome::refused (a complete answer that says no) or Outcome::unknown. A driver never
+// retries a call that may have had an effect; it may retry to connect.
 class Driver {
  public:
   virtual ~Driver() = default;
@@ -43,7 +43,8 @@ class Driver {
   // Creating a volume that exists is a success where the driver sees it so.
   virtual Status create(const Context& context, const std::string& volume, const Options& options) = 0;
   virtual Status remove(const Context& context, const std::string& volume) = 0;
-  // Code::not_found only where the driver answered so in a way that its protocol defines; else Outcome::refused.
+  // Code::not_found only where the driver answered so in a way that its protocol defines; else
+  // Outcome::refused.
   virtual Result<VolumeInfo> get(const Context& context, const std::string& volume) = 0;
   virtual Result<std::vector<VolumeInfo>> list(const Context& context) = 0;
   // Where the volume is mounted; "" where it is not.

@@ -1,5 +1,5 @@
-// An isolator prepares one aspect of a container. The chain (isolator/chain.h) runs several in a fixed order with one
-// error contract.
+// An isolator prepares one aspect of a container. The chain (isolator/chain.h) runs several in a fixed order
+// with one error contract.
 #pragma once
 
 #include <optional>
@@ -26,8 +26,8 @@ enum class Property {
   host_paths,  // every volume of the working copy that is mounted on the host has its host_path
 };
 
-// What a container is prepared from. `request` is the caller's and never changed; `working` is the chain's own copy of
-// its ContainerInfo: an isolator writes there what later ones need.
+// What a container is prepared from. `request` is the caller's and never changed; `working` is the chain's
+// own copy of its ContainerInfo: an isolator writes there what later ones need.
 struct Preparation {
   ContainerKey key;
   const v1::ContainerRequest& request;
@@ -50,7 +50,7 @@ struct Owed {
 
 struct RecoverRequest {
   std::string owner;
-  bool complete = true;            // the lists name every container of that owner
+  bool complete = true;              // the lists name every container of that owner
   std::vector<std::string> live;     // container ids
   std::vector<std::string> orphans;  // ids that the owner will clean up later
 };
@@ -63,8 +63,8 @@ class Isolator {
   virtual std::vector<Property> provides() const { return {}; }
   virtual std::vector<Property> needs() const { return {}; }
 
-  // All or nothing, as far as it can; what is left is for cleanup, which the chain calls after a failure, too.
-  // Repeated for a container that is prepared: the same answer, no new effect.
+  // All or nothing, as far as it can; what is left is for cleanup, which the chain calls after a failure,
+  // too. Repeated for a container that is prepared: the same answer, no new effect.
   virtual Status prepare(const Context& context, Preparation& preparation) = 0;
   virtual Status isolate(const Context&, const ContainerKey&, pid_t) { return {}; }
   // `before`: what failed in the isolators that were cleaned up before this one. Unknown containers succeed.

@@ -13,23 +13,25 @@ namespace dvdi::launcher {
 
 struct Task {
   v1::ContainerLaunchInfo launch;
-  v1::CommandInfo command;          // value + shell, or arguments; environment on top of a minimal one (PATH, HOME, …)
-  std::string user;                 // name or number, `USER[:GROUP]`; "": root's identity is kept
-  bool host_pid = false;            // --pid host: no pid namespace of its own
-  // Mounts at or below these folders are dropped from the task's mount namespace, its own volumes apart: a long-lived
-  // task must not keep another container's device busy. Drivers' mount points that the ledger knows.
+  v1::CommandInfo
+      command;            // value + shell, or arguments; environment on top of a minimal one (PATH, HOME, …)
+  std::string user;       // name or number, `USER[:GROUP]`; "": root's identity is kept
+  bool host_pid = false;  // --pid host: no pid namespace of its own
+  // Mounts at or below these folders are dropped from the task's mount namespace, its own volumes apart: a
+  // long-lived task must not keep another container's device busy. Drivers' mount points that the ledger
+  // knows.
   std::vector<std::string> foreign_mount_points;
   bool inherit_environment = false;  // the caller's environment instead of the minimal one
 };
 
-// Called when the task's init exists and before anything of the task runs: `pid` is that process, as seen by the caller.
-// An error stops the launch; nothing of the task has run then.
+// Called when the task's init exists and before anything of the task runs: `pid` is that process, as seen by
+// the caller. An error stops the launch; nothing of the task has run then.
 using OnCreated = std::function<Status(pid_t pid)>;
 
-// Starts the task, passes signals on to it, and returns when everything in it has ended: the exit code of its main
-// process (128 + n for signal n). An error means that the task's program was never started; two of them are the
-// task's own and map to exit codes: not_found -> 127, permission_denied -> 126 (exit_code_of).
-// Must be called while the process has no other thread.
+// Starts the task, passes signals on to it, and returns when everything in it has ended: the exit code of its
+// main process (128 + n for signal n). An error means that the task's program was never started; two of them
+// are the task's own and map to exit codes: not_found -> 127, permission_denied -> 126 (exit_code_of). Must
+// be called while the process has no other thread.
 Result<int> run(const Context& context, const Task& task, const OnCreated& on_created);
 
 }  // namespace dvdi::launcher

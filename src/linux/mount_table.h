@@ -22,8 +22,8 @@ struct MountEntry {
   std::string root;
   std::string mount_point;
   std::string options;
-  bool shared = false;         // a member of a peer group: mounts below it propagate
-  std::uint64_t master = 0;    // peer group that it receives mounts from; 0: none
+  bool shared = false;       // a member of a peer group: mounts below it propagate
+  std::uint64_t master = 0;  // peer group that it receives mounts from; 0: none
   std::string fs_type;
   std::string source;
   std::string super_options;
@@ -37,8 +37,8 @@ class MountTable {
   static Result<MountTable> parse(std::string_view text);  // the text of a mountinfo file
 
   const std::vector<MountEntry>& entries() const { return entries_; }
-  // The mount that `path` itself shows: the topmost one mounted exactly there. `path` is absolute without `.`, `..`,
-  // or links.
+  // The mount that `path` itself shows: the topmost one mounted exactly there. `path` is absolute without
+  // `.`, `..`, or links.
   const MountEntry* at(std::string_view path) const;
   // The mount that `path` lies in: the topmost of the longest mount point that is a prefix of it.
   const MountEntry* containing(std::string_view path) const;
@@ -49,11 +49,11 @@ class MountTable {
   std::vector<MountEntry> entries_;
 };
 
-// What the kernel can do. DVDI_KERNEL=6.1 in the environment makes the answer that of Linux 6.1 (Debian 12), so that
-// the fallbacks can be tested on a younger kernel.
+// What the kernel can do. DVDI_KERNEL=6.1 in the environment makes the answer that of Linux 6.1 (Debian 12),
+// so that the fallbacks can be tested on a younger kernel.
 struct KernelFeatures {
-  bool statmount = false;         // 6.8: statmount(2), unique mount ids
-  bool idmapped_tmpfs = false;    // 6.3
+  bool statmount = false;       // 6.8: statmount(2), unique mount ids
+  bool idmapped_tmpfs = false;  // 6.3
 };
 const KernelFeatures& kernel_features();
 

@@ -30,11 +30,11 @@ Result<ProcessIdentity> identify_process(pid_t pid);
 Result<bool> process_runs(const ProcessIdentity& identity);
 
 struct ProgramResult {
-  int exit_code = 0;     // 128 + n if signal n ended it
-  std::string output;    // stdout and stderr together, the first 64 KiB
+  int exit_code = 0;   // 128 + n if signal n ended it
+  std::string output;  // stdout and stderr together, the first 64 KiB
 };
-// Runs argv[0] (looked up in the usual system folders, with a fixed environment, no shell), stdin from /dev/null,
-// no inherited descriptors. Killed at the end of the context.
+// Runs argv[0] (looked up in the usual system folders, with a fixed environment, no shell), stdin from
+// /dev/null, no inherited descriptors. Killed at the end of the context.
 Result<ProgramResult> run_program(const Context& context, const std::vector<std::string>& argv);
 
 }  // namespace dvdi

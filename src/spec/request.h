@@ -1,4 +1,5 @@
-// From what a person or a scheduler wrote to one ContainerRequest. Pure: no file is read, nothing is looked up.
+// From what a person or a scheduler wrote to one ContainerRequest. Pure: no file is read, nothing is looked
+// up.
 #pragma once
 
 #include <map>
@@ -16,8 +17,8 @@ namespace dvdi::spec {
 // Limits on what comes from outside. Beyond one of them the request is refused.
 inline constexpr std::size_t max_request_bytes = 1 << 20;
 inline constexpr std::size_t max_volumes = 256;
-inline constexpr std::size_t max_name_bytes = 255;    // driver and volume names
-inline constexpr std::size_t max_path_bytes = 4095;   // PATH_MAX less the terminating NUL
+inline constexpr std::size_t max_name_bytes = 255;   // driver and volume names
+inline constexpr std::size_t max_path_bytes = 4095;  // PATH_MAX less the terminating NUL
 
 // The parts that one `dvdi run` can bring together.
 struct Input {
@@ -25,20 +26,22 @@ struct Input {
   std::string file_name;                  // for messages
   std::vector<std::string> volume_flags;  // form 5: DRIVER/NAME:CONTAINER_PATH[:ro][,KEY=VALUE]...
   std::vector<std::pair<std::string, std::string>> environment;  // form 4: DVDI_VOLUME_*; others are ignored
-  std::vector<std::string> command;       // what follows `--`
+  std::vector<std::string> command;                              // what follows `--`
   std::optional<std::string> user;
   std::optional<std::string> rootfs;
   std::optional<std::string> directory;
   std::optional<std::string> container_id;
 };
 
-// The request, or one invalid_argument error whose attached errors are all problems that were found, each starting with
-// its place: `container.volumes[2].external.options: …`. Volumes keep their order: file, flags, environment.
+// The request, or one invalid_argument error whose attached errors are all problems that were found, each
+// starting with its place: `container.volumes[2].external.options: …`. Volumes keep their order: file, flags,
+// environment.
 Result<v1::ContainerRequest> parse_request(const Input& input);
 
 enum class Ownership {
   none,          // owners and modes are left as they are
-  match_target,  // the volume's top directory takes owner and mode of the container path (the old module's rule)
+  match_target,  // the volume's top directory takes owner and mode of the container path (the old module's
+                 // rule)
   user,          // the volume's top directory is given to the task's user
   idmap,         // files appear as the task's user; nothing on the volume changes
 };
@@ -56,8 +59,8 @@ struct ExternalVolume {
   Ownership ownership = Ownership::none;
 };
 
-// nullopt for a volume that is not external (host path, sandbox path). The volume is one of a ContainerRequest that
-// parse_request() made, or of a Mesos message; then the same checks apply.
+// nullopt for a volume that is not external (host path, sandbox path). The volume is one of a
+// ContainerRequest that parse_request() made, or of a Mesos message; then the same checks apply.
 Result<std::optional<ExternalVolume>> external_volume(const v1::Volume& volume);
 
 }  // namespace dvdi::spec
