@@ -10,16 +10,12 @@
 #include "base/context.h"
 #include "dvdi/v1/container.pb.h"
 #include "dvdi/v1/launch.pb.h"
+#include "volume/manager.h"
 
 namespace dvdi::isolator {
 
-// A container: ids are unique within an owner only.
-struct ContainerKey {
-  std::string owner;  // the real path of an agent's work directory, `run`, `dvdcli`
-  std::string id;     // nested: PARENT.CHILD
-  auto operator<=>(const ContainerKey&) const = default;
-  std::string text() const { return owner + "/" + id; }
-};
+using dvdi::ContainerKey;
+using volume::Owed;
 
 // What isolators may provide to, or need from, one another. Order is derived from these.
 enum class Property {
@@ -31,6 +27,9 @@ enum class Property {
 struct Preparation {
   ContainerKey key;
   const v1::ContainerRequest& request;
+  std::string digest;              // of the request
+  std::string directory;           // the sandbox: absolute, exists
+  bool directory_is_ours = false;  // the engine made it and removes it with the container
   v1::ContainerInfo working;
   v1::ContainerLaunchInfo launch;  // each isolator adds its part
 };
@@ -39,13 +38,6 @@ struct Preparation {
 struct Failure {
   std::string isolator;
   Error error;
-};
-
-// An unmount that could not be done and is recorded as owed.
-struct Owed {
-  std::string driver;
-  std::string volume;
-  std::string reason;
 };
 
 struct RecoverRequest {

@@ -1,0 +1,113 @@
+#include "linux/file_lock.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <set>
+
+#include "base/sync.h"
+
+namespace dvdi {
+
+namespace {
+
+Result<UniqueFd> open_lock_file(const std::string& path) {
+  UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!fd) return os_error(fmt::format("open lock file {}", path), errno);
+  return fd;
+}
+
+// FNV-1a: the same in every build and process, which std::hash does not promise.
+off_t offset_of(std::string_view key) {
+  std::uint64_t hash = 14695981039346656037U;
+  for (const char c : key) hash = (hash ^ static_cast<unsigned char>(c)) * 1099511628211U;
+  return static_cast<off_t>((hash >> 1U) - 1U) & 0x7ffffffffffffffe;
+}
+
+// True if the lock was set, false if another holder is in the way.
+Result<bool> set_lock(int fd, short type, off_t start, off_t length) {
+  struct flock lock {};
+  lock.l_type = type;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = start;
+  lock.l_len = length;
+  if (::fcntl(fd, F_OFD_SETLK, &lock) == 0) return true;
+  if (errno == EAGAIN || errno == EACCES) return false;
+  return os_error("lock", errno);
+}
+
+}  // namespace
+
+struct KeyedLocks::State {
+  UniqueFd file;
+  Mutex mutex;
+  Condition released;
+  std::set<off_t> held_offsets;   // keys that share a byte share the lock: one description never conflicts with itself
+};
+
+KeyedLocks::KeyedLocks(std::unique_ptr<State> state) : state_(std::move(state)) {}
+KeyedLocks::~KeyedLocks() = default;
+
+Result<std::unique_ptr<KeyedLocks>> KeyedLocks::open(const std::string& path) {
+  auto state = std::make_unique<State>();
+  DVDI_TRY(state->file, open_lock_file(path));
+  return std::unique_ptr<KeyedLocks>(new KeyedLocks(std::move(state)));
+}
+
+KeyedLocks::Held::Held(Held&& other) noexcept
+    : locks_(std::exchange(other.locks_, nullptr)), key_(std::move(other.key_)) {}
+
+KeyedLocks::Held::~Held() {
+  if (locks_ == nullptr) return;
+  State& state = *locks_->state_;
+  const Lock lock(state.mutex);
+  const off_t offset = offset_of(key_);
+  // Cannot fail on a range that is ours; if it did, the lock would end with the process.
+  static_cast<void>(set_lock(state.file.get(), F_UNLCK, offset, 1));
+  state.held_offsets.erase(offset);
+  state.released.notify_all();
+}
+
+Result<std::optional<KeyedLocks::Held>> KeyedLocks::try_acquire(const std::string& key) {
+  const Lock lock(state_->mutex);
+  const off_t offset = offset_of(key);
+  if (state_->held_offsets.contains(offset)) return std::optional<Held>();
+  DVDI_TRY(const bool set, set_lock(state_->file.get(), F_WRLCK, offset, 1));
+  if (!set) return std::optional<Held>();
+  state_->held_offsets.insert(offset);
+  return std::optional<Held>(Held(this, key));
+}
+
+Result<KeyedLocks::Held> KeyedLocks::acquire(const Context& context, const std::string& key, std::string_view what) {
+  const off_t offset = offset_of(key);
+  Duration step = std::chrono::milliseconds(1);
+  for (;;) {
+    {
+      Lock lock(state_->mutex);
+      DVDI_CHECK(state_->released.wait(
+          context, lock, [&] { return !state_->held_offsets.contains(offset); }, what));
+    }
+    DVDI_TRY(auto held, try_acquire(key));
+    if (held) return std::move(*held);
+    DVDI_CHECK(context.check(what));
+    bool ours = false;
+    {
+      const Lock lock(state_->mutex);
+      ours = state_->held_offsets.contains(offset);
+    }
+    if (ours) continue;
+    DVDI_CHECK(pause(context, step, what));
+    step = std::min<Duration>(step * 2, std::chrono::milliseconds(50));
+  }
+}
+
+Result<std::optional<UniqueFd>> try_lock_file(const std::string& path, bool exclusive) {
+  DVDI_TRY(UniqueFd fd, open_lock_file(path));
+  DVDI_TRY(const bool set, set_lock(fd.get(), exclusive ? F_WRLCK : F_RDLCK, 0, 0));
+  if (!set) return std::optional<UniqueFd>();
+  return std::optional<UniqueFd>(std::move(fd));
+}
+
+}  // namespace dvdi

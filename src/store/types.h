@@ -1,0 +1,120 @@
+// The rows of the ledger, as values.
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/clock.h"
+#include "linux/process.h"
+
+namespace dvdi {
+
+// A container: ids are unique within an owner only.
+struct ContainerKey {
+  std::string owner;  // `run` for dvdi run; later the real path of an agent's work directory, `dvdcli`
+  std::string id;     // nested: PARENT.CHILD
+  auto operator<=>(const ContainerKey&) const = default;
+  std::string text() const { return owner + "/" + id; }
+};
+
+// A volume: names are unique within a driver only.
+struct VolumeKey {
+  std::string driver;
+  std::string name;
+  auto operator<=>(const VolumeKey&) const = default;
+  std::string text() const { return driver + "/" + name; }
+};
+
+enum class MountState { absent, mounting, mounted, unmounting, unknown };
+std::string_view mount_state_name(MountState state);
+
+enum class ContainerState { preparing, prepared, running, cleaning, ended };
+std::string_view container_state_name(ContainerState state);
+
+// A moment on both clocks, and the boot that the boot time belongs to.
+struct Moment {
+  WallTime wall;
+  BootTime boot;
+  std::string boot_id;
+};
+
+// Who a container works for: the columns of audit and chargeback.
+struct Attribution {
+  std::string framework, role, principal, task_id, task_name, user;
+  std::vector<std::pair<std::string, std::string>> labels;
+};
+
+struct ContainerRow {
+  ContainerKey key;
+  ContainerState state = ContainerState::preparing;
+  std::string digest;                 // of the request: the same arguments, or others?
+  Attribution attribution;
+  std::string directory;              // the sandbox; made by us if `directory_is_ours`
+  bool directory_is_ours = false;
+  ProcessIdentity engine;             // the process that works on it
+  std::optional<ProcessIdentity> init;  // the task's first process, from isolate on
+  Moment since;
+  std::optional<Moment> ended;
+};
+
+// The identity of a mount in the kernel's table, as stored.
+struct StoredIdentity {
+  std::uint64_t mount_id = 0;
+  std::uint32_t major = 0, minor = 0;
+  std::string root, source, fs_type;
+  bool operator==(const StoredIdentity&) const = default;
+};
+
+struct MountRow {
+  VolumeKey volume;
+  std::string mount_id;  // the protocol's ID
+  MountState state = MountState::mounting;
+  // In `unknown`: which call's outcome it is.
+  enum class Pending { none, mount, unmount } pending = Pending::none;
+  std::string mount_point;                 // as the driver gave it, once it did
+  std::optional<StoredIdentity> identity;  // absent for a plain directory
+  Moment since;                            // of the last transition
+  std::optional<Moment> mounted_since;
+};
+
+struct ReferenceRow {
+  ContainerKey container;
+  VolumeKey volume;
+  bool exclusive = false;
+  struct Use {
+    std::string container_path;
+    bool read_only = false;
+  };
+  std::vector<Use> uses;  // one volume may appear at several paths
+  Moment since;
+};
+
+struct DebtRow {
+  VolumeKey volume;
+  std::string mount_id;
+  Moment since;
+  unsigned attempts = 0;
+  std::string last_error;
+  Moment next_try;
+  bool parked = false;
+};
+
+struct ForeignRow {
+  VolumeKey volume;
+  Moment since;
+  std::string mount_point;
+  std::string evidence;  // one sentence
+};
+
+struct VolumeRow {
+  VolumeKey volume;
+  Moment since;                             // when we first saw or made it
+  bool created_by_us = false;
+  std::optional<std::uint64_t> size_bytes;  // where the driver or the request says so
+};
+
+}  // namespace dvdi

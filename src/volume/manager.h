@@ -1,0 +1,134 @@
+// The volume manager: one mount a volume on this node, the set of containers that refer to it, and the unmounts that are
+// owed. ARCHITECTURE.md has the table of states and the reasons.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/context.h"
+#include "driver/driver.h"
+#include "linux/file_lock.h"
+#include "linux/helper_pool.h"
+#include "store/ledger.h"
+#include "store/types.h"
+
+namespace dvdi::volume {
+
+// How long and how often drivers are called.
+struct Policy {
+  Duration mount_deadline = std::chrono::seconds(120);
+  Duration unmount_deadline = std::chrono::seconds(600);
+  Duration call_deadline = std::chrono::seconds(30);    // every other operation
+  unsigned calls_per_driver = 64;                       // at once; beyond it calls wait
+  unsigned unmount_attempts = 20;                       // then the debt is parked for the operator
+  Duration debt_backoff = std::chrono::seconds(1);      // before the second attempt; doubles, with jitter
+  Duration debt_backoff_cap = std::chrono::minutes(5);
+};
+
+// One volume that a container wants.
+struct Request {
+  VolumeKey volume;
+  driver::Options options;
+  bool explicit_create = false;  // must exist: not created on demand
+  bool exclusive = false;
+  std::vector<ReferenceRow::Use> uses;  // all places of this container where it appears; none: on the host only
+};
+
+// The container that asks. Written to the ledger in the transaction of its references.
+struct Holder {
+  ContainerKey key;
+  std::string digest;  // of the whole request: a repetition with another digest is a conflict
+  Attribution attribution;
+  std::string directory;
+  bool directory_is_ours = false;
+};
+
+// A volume that is mounted for a container.
+struct Mounted {
+  VolumeKey volume;
+  std::string mount_point;
+  std::optional<StoredIdentity> identity;  // absent for a plain directory
+};
+
+struct Owed {
+  std::string driver;
+  std::string volume;
+  std::string reason;
+};
+
+struct Recovered {
+  std::vector<std::string> dropped;  // ids of containers that were proved dead and released
+  std::vector<std::string> kept;     // unknown orphans without that proof
+  std::vector<Owed> owed;
+};
+
+// What the isolator chain needs. Thread-safe. Calls for one container must come one at a time (the chain sees to it).
+class Holdings {
+ public:
+  virtual ~Holdings() = default;
+
+  // Refers the container to all volumes and mounts those that are not mounted: all, or the first error with every
+  // error of the roll-back attached and no reference left (unmounts may then be owed). In the order of `requests`,
+  // which name each volume once. A repetition with the same digest answers the same without calling a driver.
+  // conflict: the container is known with another digest, or exclusive access is taken (the holder is named).
+  // failed_precondition: the container was cleaned up less than an hour ago.
+  virtual Result<std::vector<Mounted>> acquire(const Context& context, const Holder& holder,
+                                               const std::vector<Request>& requests) = 0;
+
+  // The container's init process, recorded durably before anything of the task runs.
+  virtual Status started(const Context& context, const ContainerKey& key, const ProcessIdentity& init) = 0;
+
+  // Ends the container: its references go, volumes that nobody else refers to are unmounted. An error means that the
+  // references are still there (the ledger could not be written); an unmount that failed is owed and reported instead.
+  // With `keep_mounted`, nothing is unmounted and every unmount is owed at once, for that reason: somebody still uses the
+  // mount points. An unknown container succeeds.
+  virtual Result<std::vector<Owed>> release(const Context& context, const ContainerKey& key,
+                                            const std::string& keep_mounted) = 0;
+
+  // Containers of `owner` that are neither live nor orphans are released with proof that they are dead: their process
+  // (init; the engine that prepared it, before there is one) is gone. Without `may_unmount` the books are put right and
+  // nothing is unmounted.
+  virtual Result<Recovered> recover(const Context& context, const std::string& owner,
+                                    const std::vector<std::string>& live, const std::vector<std::string>& orphans,
+                                    bool may_unmount) = 0;
+};
+
+// Thread-safe.
+class Manager final : public Holdings {
+ public:
+  struct Parts {  // all outlive the manager
+    Ledger& ledger;
+    driver::Catalog& drivers;
+    KeyedLocks& volume_locks;
+    HelperPool& helpers;
+  };
+  Manager(Parts parts, Policy policy);
+  ~Manager() override;
+
+  Result<std::vector<Mounted>> acquire(const Context& context, const Holder& holder,
+                                       const std::vector<Request>& requests) override;
+  Status started(const Context& context, const ContainerKey& key, const ProcessIdentity& init) override;
+  Result<std::vector<Owed>> release(const Context& context, const ContainerKey& key,
+                                    const std::string& keep_mounted) override;
+  Result<Recovered> recover(const Context& context, const std::string& owner, const std::vector<std::string>& live,
+                            const std::vector<std::string>& orphans, bool may_unmount) override;
+
+  // Is the mount that the ledger has for the volume still the one in the kernel's table? failed_precondition if not.
+  Status verify(const Context& context, const Mounted& mounted);
+
+  // Rows of another boot end: mounts, references, containers. First thing of an engine.
+  Status forget_other_boots(const Context& context);
+  // Transitional rows whose volume lock is free and that nobody refers to, and debts that are due, are settled. Returns
+  // one sentence for each thing that was done or could not be done.
+  std::vector<std::string> settle(const Context& context);
+
+  Status create_volume(const Context& context, const VolumeKey& volume, const driver::Options& options);
+  Status remove_volume(const Context& context, const VolumeKey& volume);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace dvdi::volume
