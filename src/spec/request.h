@@ -19,6 +19,13 @@ inline constexpr std::size_t max_request_bytes = 1 << 20;
 inline constexpr std::size_t max_volumes = 256;
 inline constexpr std::size_t max_name_bytes = 255;   // driver and volume names
 inline constexpr std::size_t max_path_bytes = 4095;  // PATH_MAX less the terminating NUL
+inline constexpr std::size_t max_component_bytes = 255;     // NAME_MAX: one component of a path
+inline constexpr std::size_t max_options = 256;             // driver options of one volume
+inline constexpr std::size_t max_option_key_bytes = 255;    // also of a label and of an environment variable
+inline constexpr std::size_t max_option_value_bytes = 64 << 10;  // also of a label
+inline constexpr std::size_t max_labels = 256;
+inline constexpr std::size_t max_argument_bytes = (128 << 10) - 1;  // MAX_ARG_STRLEN less the terminating NUL
+inline constexpr std::size_t max_container_id_bytes = 255;
 
 // The parts that one `dvdi run` can bring together.
 struct Input {
@@ -57,6 +64,9 @@ struct ExternalVolume {
   bool exclusive = false;        // dvdi.exclusive: no other container may refer to it at the same time
   bool host_only = false;        // dvdi.host-only: mounted on the host, not shown to the container
   Ownership ownership = Ownership::none;
+  // The container path rule of DVDI_VOLUME_*: the path is absolute; missing, it is created where it lies
+  // under /tmp (root:root) and an error elsewhere. Without: the container path rules of Mesos.
+  bool create_under_tmp = false;
 };
 
 // nullopt for a volume that is not external (host path, sandbox path). The volume is one of a
