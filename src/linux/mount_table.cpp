@@ -1,0 +1,158 @@
+#include "linux/mount_table.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <unordered_set>
+
+#include "base/text.h"
+#include "linux/fd.h"
+
+namespace dvdi {
+
+namespace {
+
+constexpr std::size_t table_limit = std::size_t{64} << 20;  // some 400,000 mounts; the kernel allows 100,000
+
+bool octal(char c) { return c >= '0' && c <= '7'; }
+
+// The kernel writes space, tab, newline, backslash and # as \ooo.
+std::string unescape(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '\\' && i + 3 < text.size() && octal(text[i + 1]) && octal(text[i + 2]) &&
+        octal(text[i + 3])) {
+      const int byte = (text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 + (text[i + 3] - '0');
+      out += static_cast<char>(byte);
+      i += 3;
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
+}
+
+template <class T>
+bool number(std::string_view text, T& value) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+// "36 35 98:0 /mnt1 /mnt2 rw,noatime shared:1 master:2 - ext3 /dev/root rw,errors=continue". Fields are
+// separated by exactly one space; a source may be empty.
+std::optional<MountEntry> parse_line(std::string_view line) {
+  const std::vector<std::string_view> fields = split(line, ' ');
+  const auto dash = std::find(fields.begin(), fields.end(), "-");
+  if (dash - fields.begin() < 6 || fields.end() - dash < 4) return std::nullopt;
+  MountEntry entry;
+  const auto colon = fields[2].find(':');
+  if (colon == std::string_view::npos || !number(fields[0], entry.id) || !number(fields[1], entry.parent) ||
+      !number(fields[2].substr(0, colon), entry.major) || !number(fields[2].substr(colon + 1), entry.minor)) {
+    return std::nullopt;
+  }
+  entry.root = unescape(fields[3]);
+  entry.mount_point = unescape(fields[4]);
+  entry.options = unescape(fields[5]);
+  for (auto tag = fields.begin() + 6; tag != dash; ++tag) {
+    if (tag->starts_with("shared:")) entry.shared = true;
+    if (tag->starts_with("master:") && !number(tag->substr(7), entry.master)) return std::nullopt;
+  }
+  entry.fs_type = unescape(dash[1]);
+  entry.source = unescape(dash[2]);
+  entry.super_options = unescape(dash[3]);
+  return entry;
+}
+
+// Is `path` the folder `parent`, or anywhere below it?
+bool at_or_below(std::string_view path, std::string_view parent) {
+  if (parent == "/") return path.starts_with('/');
+  return path.starts_with(parent) && (path.size() == parent.size() || path[parent.size()] == '/');
+}
+
+Result<MountTable> read_table(const std::string& file) {
+  const UniqueFd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return os_error("read the mount table " + file, errno);
+  std::string text;
+  std::array<char, std::size_t{64} * 1024> buffer{};
+  for (;;) {
+    const ssize_t got = ::read(fd.get(), buffer.data(), buffer.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return os_error("read the mount table " + file, errno);
+    if (got == 0) return MountTable::parse(text);
+    text.append(buffer.data(), static_cast<std::size_t>(got));
+    if (text.size() > table_limit) {
+      return Error{.code = Code::resource_exhausted,
+                   .message = fmt::format("the mount table {} is larger than {} bytes", file, table_limit)};
+    }
+  }
+}
+
+}  // namespace
+
+Result<MountTable> MountTable::read() { return read_table("/proc/self/mountinfo"); }
+
+Result<MountTable> MountTable::read(pid_t pid) { return read_table(fmt::format("/proc/{}/mountinfo", pid)); }
+
+Result<MountTable> MountTable::parse(std::string_view text) {
+  MountTable table;
+  if (text.ends_with('\n')) text.remove_suffix(1);
+  if (text.empty()) return table;
+  for (const std::string_view line : split(text, '\n')) {
+    auto entry = parse_line(line);
+    if (!entry) {
+      return Error{.code = Code::corrupted,
+                   .message = fmt::format("line {} of the mount table cannot be read: '{}'",
+                                          table.entries_.size() + 1, printable(line))};
+    }
+    table.entries_.push_back(std::move(*entry));
+  }
+  return table;
+}
+
+const MountEntry* MountTable::at(std::string_view path) const {
+  const MountEntry* mount = containing(path);
+  return mount != nullptr && mount->mount_point == path ? mount : nullptr;
+}
+
+// Walks the tree as the kernel does, because the text of mount points alone misleads: a mount on /a hides one
+// on /a/b, and of several on one place the last in the table need not be the topmost.
+const MountEntry* MountTable::containing(std::string_view path) const {
+  std::unordered_set<std::uint64_t> ids;
+  for (const MountEntry& one : entries_) ids.insert(one.id);
+  // At first the mounts whose parent is out of sight (the root, or beyond a chroot), then, again and again,
+  // the child of the current mount that the path meets first.
+  const auto next = [&](const MountEntry* current) {
+    const MountEntry* best = nullptr;
+    for (const MountEntry& one : entries_) {
+      const bool child = current == nullptr ? one.parent == one.id || !ids.contains(one.parent)
+                                            : one.parent == current->id && one.id != current->id;
+      if (!child || !at_or_below(path, one.mount_point)) continue;
+      if (best == nullptr || one.mount_point.size() <= best->mount_point.size()) best = &one;
+    }
+    return best;
+  };
+  const MountEntry* mount = nullptr;
+  for (std::size_t steps = 0; steps <= entries_.size();
+       ++steps) {  // bounded: a made-up table may be circular
+    const MountEntry* deeper = next(mount);
+    if (deeper == nullptr) break;
+    mount = deeper;
+  }
+  return mount;
+}
+
+std::vector<const MountEntry*> MountTable::beneath(std::string_view path) const {
+  std::vector<const MountEntry*> found;
+  for (const MountEntry& one : entries_) {
+    if (at_or_below(one.mount_point, path)) found.push_back(&one);
+  }
+  return found;
+}
+
+}  // namespace dvdi
