@@ -1,0 +1,63 @@
+// An HTTP/1.1 client for calls to programs on this node: over a Unix socket or TCP, with TLS where asked for.
+// Follows no redirect, knows no proxy, reads no configuration of the user's.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "base/context.h"
+
+namespace dvdi::http {
+
+// Files in PEM format; "" for none. Without `ca_file` the machine's certificate authorities are trusted.
+struct Tls {
+  std::string ca_file = {};
+  std::string cert_file = {};
+  std::string key_file = {};
+  bool insecure_skip_verify = false;
+};
+
+struct Endpoint {
+  std::string unix_socket = {};  // its path; "": TCP
+  std::string url = {};          // of a TCP server: http://host:port or https://host:port
+  Tls tls = {};
+
+  // For messages and comparisons: unix:///path or the URL.
+  std::string text() const;
+};
+
+enum class Method { get, post };
+
+struct Request {
+  Method method = Method::get;
+  std::string path = "/";                 // with its query, if any
+  std::vector<std::string> headers = {};  // "Name: value"
+  std::string body = {};                  // of a POST
+};
+
+struct Response {
+  long status = 0;
+  std::string body;
+};
+
+struct Limits {
+  std::size_t body_bytes = std::size_t{1} << 20U;
+  std::size_t header_bytes = std::size_t{64} << 10U;
+  Duration connect = std::chrono::seconds(10);  // TCP and TLS handshake; the context ends them too
+};
+
+// Sends the request on a connection of its own and returns the whole answer, whatever its status. The end of
+// the context ends the call at once. Thread-safe. Errors:
+//   invalid_argument   not_sent  path or header cannot be sent
+//   unavailable        not_sent  nobody listens there, or not yet: trying again can help
+//   io                 not_sent  no connection, and trying again will not help: TLS, permission
+//   io                 unknown   the connection broke before the answer was complete
+//   resource_exhausted unknown   the answer goes beyond a limit; no more than the limit was kept
+//   corrupted          unknown   the answer is not HTTP
+//   deadline_exceeded, cancelled: not_sent before the request went out, unknown after
+Result<Response> send(const Context& context, const Endpoint& endpoint, const Request& request,
+                      const Limits& limits = {});
+
+}  // namespace dvdi::http

@@ -1,0 +1,372 @@
+#include "http/client.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+#include <functional>
+#include <latch>
+#include <stop_token>
+#include <thread>
+
+#include "http/sigpipe.h"
+#include "linux/fd.h"
+
+namespace dvdi::http {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using testing::AllOf;
+using testing::HasSubstr;
+
+class TempDir {
+ public:
+  TempDir() {
+    std::string pattern = "/tmp/dvdi-http-test-XXXXXX";
+    path_ = ::mkdtemp(pattern.data());
+  }
+  ~TempDir() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  TempDir(const TempDir&) = delete;
+  TempDir& operator=(const TempDir&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+sockaddr_un unix_address(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  path.copy(std::begin(address.sun_path), sizeof(address.sun_path) - 1);
+  return address;
+}
+
+UniqueFd listen_unix(const std::string& path, int backlog = 16) {
+  sockaddr_un address = unix_address(path);
+  UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  EXPECT_EQ(::bind(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  EXPECT_EQ(::listen(socket.get(), backlog), 0);
+  return socket;
+}
+
+// A free port, bound but not listened on: connections are refused.
+UniqueFd bind_tcp(std::string& url) {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  EXPECT_EQ(::bind(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+  socklen_t size = sizeof(address);
+  EXPECT_EQ(::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
+  url = fmt::format("http://127.0.0.1:{}", ntohs(address.sin_port));
+  return socket;
+}
+
+// Accepts connections one after the other and gives each, with its whole request read, to `serve`.
+class Server {
+ public:
+  using Serve = std::function<void(int connection)>;
+  Server(UniqueFd socket, Serve serve)
+      : socket_(std::move(socket)),
+        serve_(std::move(serve)),
+        thread_([this](const std::stop_token& stop) { run(stop); }) {}
+  ~Server() { stop(); }
+  void stop() {
+    thread_.request_stop();
+    ::shutdown(socket_.get(), SHUT_RDWR);  // ends accept()
+    if (thread_.joinable()) thread_.join();
+  }
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
+  const std::string& request() const { return request_; }  // of the last connection; after stop()
+  int connections() const { return connections_; }
+
+  static void say(int connection, std::string_view text) {
+    while (!text.empty()) {
+      const ssize_t sent = ::send(connection, text.data(), text.size(), MSG_NOSIGNAL);
+      if (sent <= 0) return;
+      text.remove_prefix(static_cast<std::size_t>(sent));
+    }
+  }
+  // Until the client closes.
+  static void hang(int connection) {
+    char byte = 0;
+    while (::recv(connection, &byte, 1, 0) > 0) {
+    }
+  }
+
+ private:
+  void run(const std::stop_token& stop) {
+    while (!stop.stop_requested()) {
+      const UniqueFd connection(::accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      if (!connection) return;
+      ++connections_;
+      request_ = read_request(connection.get());
+      serve_(connection.get());
+    }
+  }
+
+  static std::string read_request(int connection) {
+    std::string text;
+    char byte = 0;
+    while (!text.ends_with("\r\n\r\n") && ::recv(connection, &byte, 1, 0) == 1) text += byte;
+    const auto at = text.find("Content-Length: ");
+    std::size_t left = at == std::string::npos ? 0 : std::stoul(text.substr(at + 16));
+    while (left-- > 0 && ::recv(connection, &byte, 1, 0) == 1) text += byte;
+    return text;
+  }
+
+  UniqueFd socket_;
+  Serve serve_;
+  std::string request_;
+  std::atomic<int> connections_ = 0;
+  std::jthread thread_;
+};
+
+class HttpClient : public testing::Test {
+ protected:
+  static Context context() { return Context().with_timeout(seconds(30)); }
+
+  std::string socket_path() const { return dir_.path() + "/s"; }
+  Endpoint endpoint() const { return {.unix_socket = socket_path()}; }
+
+  Server& serve(Server::Serve how) {
+    server_ = std::make_unique<Server>(listen_unix(socket_path()), std::move(how));
+    return *server_;
+  }
+  Server& serve_text(std::string text) {
+    return serve([text = std::move(text)](int connection) { Server::say(connection, text); });
+  }
+
+  void expect_error(const Result<Response>& result, Code code, Outcome outcome) const {
+    ASSERT_FALSE(result) << result->status << " " << result->body.substr(0, 200);
+    EXPECT_EQ(code_name(result.error().code), code_name(code)) << result.error().text();
+    EXPECT_EQ(result.error().outcome, outcome) << result.error().text();
+    EXPECT_THAT(result.error().message, HasSubstr(dir_.path()));
+  }
+
+  TempDir dir_;
+  std::unique_ptr<Server> server_;
+};
+
+TEST_F(HttpClient, PostsOverAUnixSocket) {
+  auto& server = serve_text("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+  const auto answer =
+      send(context(), endpoint(),
+           {.method = Method::post, .path = "/a.b?c=d", .headers = {"X-One: 1"}, .body = "{\"x\":1}"});
+  ASSERT_TRUE(answer) << answer.error().text();
+  EXPECT_EQ(answer->status, 200);
+  EXPECT_EQ(answer->body, "{}");
+  server.stop();
+  const std::string seen = server.request();
+  EXPECT_THAT(seen, AllOf(HasSubstr("POST /a.b?c=d HTTP/1.1\r\n"), HasSubstr("Host: localhost\r\n"),
+                          HasSubstr("X-One: 1\r\n"), HasSubstr("Content-Length: 7\r\n"),
+                          testing::EndsWith("\r\n\r\n{\"x\":1}")));
+}
+
+TEST_F(HttpClient, GetsOverTcp) {
+  std::string url;
+  UniqueFd socket = bind_tcp(url);
+  ASSERT_EQ(::listen(socket.get(), 4), 0);
+  const Server server(std::move(socket), [](int connection) {
+    Server::say(connection,
+                "HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+  });
+  const auto answer = send(context(), {.url = url}, {.path = "/x"});
+  ASSERT_TRUE(answer) << answer.error().text();
+  EXPECT_EQ(answer->status, 404);
+  EXPECT_EQ(answer->body, "abc");
+}
+
+TEST_F(HttpClient, NobodyThereIsUnavailableAndNotSent) {
+  expect_error(send(context(), endpoint(), {}), Code::unavailable, Outcome::not_sent);  // no file
+  {
+    const UniqueFd gone = listen_unix(socket_path());
+  }
+  expect_error(send(context(), endpoint(), {}), Code::unavailable,
+               Outcome::not_sent);  // a file without listener
+  std::string url;
+  const UniqueFd bound = bind_tcp(url);
+  const auto tcp = send(context(), {.url = url}, {});
+  ASSERT_FALSE(tcp);
+  EXPECT_EQ(tcp.error().code, Code::unavailable) << tcp.error().text();
+  EXPECT_EQ(tcp.error().outcome, Outcome::not_sent);
+}
+
+TEST_F(HttpClient, AFullQueueOfConnectionsIsUnavailableAndNotSent) {
+  const UniqueFd listener = listen_unix(socket_path(), 0);
+  std::vector<UniqueFd> waiting;
+  for (;;) {
+    UniqueFd one(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    const sockaddr_un address = unix_address(socket_path());
+    if (::connect(one.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) break;
+    waiting.push_back(std::move(one));
+    ASSERT_LT(waiting.size(), 100U);
+  }
+  expect_error(send(context(), endpoint(), {}), Code::unavailable, Outcome::not_sent);
+}
+
+TEST_F(HttpClient, APathLongerThanASocketAddressWorks) {
+  const std::string deep = dir_.path() + "/" + std::string(100, 'd');
+  ASSERT_EQ(::mkdir(deep.c_str(), 0700), 0);
+  std::filesystem::create_directory_symlink(deep, dir_.path() + "/short");
+  const Server server(listen_unix(dir_.path() + "/short/s"), [](int connection) {
+    Server::say(connection, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+  });
+  ASSERT_GT(deep.size() + 2, sizeof(sockaddr_un::sun_path));
+  const auto answer = send(context(), {.unix_socket = deep + "/s"}, {});
+  ASSERT_TRUE(answer) << answer.error().text();
+  expect_error(send(context(), {.unix_socket = deep + "/" + std::string(120, 'f')}, {}),
+               Code::invalid_argument, Outcome::not_sent);
+}
+
+TEST_F(HttpClient, TheDeadlineEndsACallThatIsNotAnswered) {
+  serve(&Server::hang);
+  const auto start = system_clock().boot();
+  expect_error(send(Context().with_timeout(milliseconds(150)), endpoint(), {}), Code::deadline_exceeded,
+               Outcome::unknown);
+  EXPECT_LT(system_clock().boot() - start, seconds(5));
+}
+
+TEST_F(HttpClient, TheDeadlineIsForTheWholeAnswer) {
+  // A byte whenever the client has read the last one: it never sees silence, and never an end.
+  serve([](int connection) {
+    Server::say(connection, "HTTP/1.1 200 OK\r\n\r\n");
+    while (::send(connection, "x", 1, MSG_NOSIGNAL) == 1) std::this_thread::yield();
+  });
+  const auto answer =
+      send(Context().with_timeout(milliseconds(150)), endpoint(), {}, {.body_bytes = std::size_t{1} << 40U});
+  expect_error(answer, Code::deadline_exceeded, Outcome::unknown);
+}
+
+TEST_F(HttpClient, CancellationTakesEffectAtOnce) {
+  std::latch asked(1);
+  serve([&](int connection) {
+    asked.count_down();
+    Server::hang(connection);
+  });
+  std::stop_source stop;
+  const std::jthread canceller([&] {
+    asked.wait();
+    stop.request_stop();
+  });
+  const auto start = system_clock().boot();
+  expect_error(send(context().with_stop(stop.get_token()), endpoint(), {}), Code::cancelled,
+               Outcome::unknown);
+  // Less than the slice in which the client looks at its clock: the wake-up itself ended the wait.
+  EXPECT_LT(system_clock().boot() - start, milliseconds(800));
+}
+
+TEST_F(HttpClient, NothingIsSentInAContextThatHasEnded) {
+  auto& server = serve_text("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+  std::stop_source stop;
+  stop.request_stop();
+  expect_error(send(context().with_stop(stop.get_token()), endpoint(), {}), Code::cancelled,
+               Outcome::not_sent);
+  expect_error(send(Context().with_timeout(Duration::zero()), endpoint(), {}), Code::deadline_exceeded,
+               Outcome::not_sent);
+  EXPECT_EQ(server.connections(), 0);
+}
+
+TEST_F(HttpClient, AnAnswerHasALimit) {
+  const std::string head = "HTTP/1.1 200 OK\r\n\r\n";
+  serve([&](int connection) { Server::say(connection, head + std::string(1000, 'x')); });
+  const auto fits = send(context(), endpoint(), {}, {.body_bytes = 1000});
+  ASSERT_TRUE(fits) << fits.error().text();
+  EXPECT_EQ(fits->body.size(), 1000U);
+  expect_error(send(context(), endpoint(), {}, {.body_bytes = 999}), Code::resource_exhausted,
+               Outcome::unknown);
+}
+
+TEST_F(HttpClient, AHeaderHasALimit) {
+  serve([](int connection) {
+    Server::say(connection, "HTTP/1.1 200 OK\r\n");
+    for (int i = 0; i < 100; ++i)
+      Server::say(connection, fmt::format("X-{}: {}\r\n", i, std::string(1000, 'h')));
+    Server::say(connection, "\r\n");
+  });
+  expect_error(send(context(), endpoint(), {}), Code::resource_exhausted, Outcome::unknown);
+}
+
+TEST_F(HttpClient, ABrokenConnectionIsAnUnknownOutcomeAndNeverSentAgain) {
+  auto& server = serve([](int) {});
+  expect_error(send(context(), endpoint(), {.method = Method::post}), Code::io, Outcome::unknown);
+  EXPECT_EQ(server.connections(), 1);
+  server_.reset();
+  std::filesystem::remove(socket_path());
+  serve_text("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+  expect_error(send(context(), endpoint(), {}), Code::io, Outcome::unknown);
+}
+
+TEST_F(HttpClient, WhatIsNotHttpIsSaidSo) {
+  serve_text("hello, who is there?\r\n\r\n");
+  expect_error(send(context(), endpoint(), {}), Code::corrupted, Outcome::unknown);
+}
+
+TEST_F(HttpClient, ARedirectIsAnAnswerLikeAnyOther) {
+  auto& server = serve_text("HTTP/1.1 307 Go\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n");
+  const auto answer = send(context(), endpoint(), {.method = Method::post, .body = "x"});
+  ASSERT_TRUE(answer) << answer.error().text();
+  EXPECT_EQ(answer->status, 307);
+  EXPECT_EQ(server.connections(), 1);
+}
+
+TEST_F(HttpClient, ProxiesOfTheEnvironmentAreNotUsed) {
+  ASSERT_EQ(::setenv("http_proxy", "http://127.0.0.1:1", 1), 0);
+  serve_text("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+  const auto answer = send(context(), endpoint(), {});
+  ::unsetenv("http_proxy");
+  EXPECT_TRUE(answer) << answer.error().text();
+}
+
+TEST_F(HttpClient, RefusesWhatWouldBeAnotherRequest) {
+  auto& server = serve_text("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+  expect_error(send(context(), endpoint(), {.headers = {"X: 1\r\nY: 2"}}), Code::invalid_argument,
+               Outcome::not_sent);
+  expect_error(send(context(), endpoint(), {.path = "/ HTTP/1.1\r\n"}), Code::invalid_argument,
+               Outcome::not_sent);
+  expect_error(send(context(), endpoint(), {.path = "x"}), Code::invalid_argument, Outcome::not_sent);
+  const auto file = send(context(), {.url = "file:///etc/passwd"}, {});
+  ASSERT_FALSE(file);
+  EXPECT_EQ(file.error().code, Code::invalid_argument);
+  EXPECT_EQ(server.connections(), 0);
+}
+
+TEST(SigpipeBlock, SwallowsItsOwnSignalAndKeepsAnotherOnes) {
+  // Would end this program if it got through.
+  const auto write_into_nothing = [] {
+    std::array<int, 2> ends{};
+    ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
+    ::close(ends[0]);
+    EXPECT_EQ(::write(ends[1], "x", 1), -1);
+    ::close(ends[1]);
+  };
+  {
+    const SigpipeBlock block;
+    write_into_nothing();
+  }
+  const SigpipeBlock outer;
+  write_into_nothing();
+  {
+    const SigpipeBlock inner;
+  }
+  sigset_t pending;
+  ASSERT_EQ(sigpending(&pending), 0);
+  EXPECT_EQ(sigismember(&pending, SIGPIPE), 1);
+}
+
+}  // namespace
+}  // namespace dvdi::http
