@@ -6,6 +6,7 @@ target_compile_options(dvdi_options INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Wold-style-cast -Wcast-align
   -Woverloaded-virtual -Wconversion -Wsign-conversion -Wdouble-promotion -Wformat=2
   -Wimplicit-fallthrough -Wnull-dereference -Wunused
+  -Wno-missing-field-initializers  # designated initialisers leave members at their defaults on purpose
   $<$<BOOL:${DVDI_WERROR}>:-Werror>
   -fno-omit-frame-pointer)
 target_link_libraries(dvdi_options INTERFACE Threads::Threads)

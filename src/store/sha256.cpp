@@ -11,7 +11,8 @@ std::string sha256_hex(std::string_view bytes) {
   std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
   unsigned length = 0;
   // Fails only without memory; an event without its hash must not be written.
-  if (EVP_Digest(bytes.data(), bytes.size(), digest.data(), &length, EVP_sha256(), nullptr) != 1) std::abort();
+  if (EVP_Digest(bytes.data(), bytes.size(), digest.data(), &length, EVP_sha256(), nullptr) != 1)
+    std::abort();
   constexpr std::string_view digits = "0123456789abcdef";
   std::string text;
   text.reserve(std::size_t{2} * length);

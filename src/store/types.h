@@ -51,11 +51,11 @@ struct Attribution {
 struct ContainerRow {
   ContainerKey key;
   ContainerState state = ContainerState::preparing;
-  std::string digest;                 // of the request: the same arguments, or others?
+  std::string digest;  // of the request: the same arguments, or others?
   Attribution attribution;
-  std::string directory;              // the sandbox; made by us if `directory_is_ours`
+  std::string directory;  // the sandbox; made by us if `directory_is_ours`
   bool directory_is_ours = false;
-  ProcessIdentity engine;             // the process that works on it
+  ProcessIdentity engine;               // the process that works on it
   std::optional<ProcessIdentity> init;  // the task's first process, from isolate on
   Moment since;
   std::optional<Moment> ended;
@@ -112,7 +112,7 @@ struct ForeignRow {
 
 struct VolumeRow {
   VolumeKey volume;
-  Moment since;                             // when we first saw or made it
+  Moment since;  // when we first saw or made it
   bool created_by_us = false;
   std::optional<std::uint64_t> size_bytes;  // where the driver or the request says so
 };

@@ -1,0 +1,59 @@
+// One SQLite connection: prepared statements kept, exceptions of SQLiteCpp turned into Results. Only for this
+// folder.
+#pragma once
+
+#include <SQLiteCpp/SQLiteCpp.h>
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+
+#include "base/context.h"
+
+namespace dvdi {
+
+class Connection {
+ public:
+  static Result<std::unique_ptr<Connection>> open(const std::string& path, bool read_only);
+
+  // The statement, ready to bind: kept, reset and without bindings. The text must be a literal.
+  SQLite::Statement& statement(const char* sql);
+  SQLite::Database& database() { return database_; }
+
+  // How long SQLite waits for another process's lock: what the context leaves, a minute at most.
+  void wait_for_locks(const Context& context);
+
+ private:
+  explicit Connection(SQLite::Database database) : database_(std::move(database)) {}
+  SQLite::Database database_;
+  std::unordered_map<const char*, std::unique_ptr<SQLite::Statement>> statements_;
+};
+
+Error database_error(std::string_view what, const SQLite::Exception& exception);
+
+template <class T>
+struct ResultOf {
+  using type = Result<T>;
+};
+template <class T>
+struct ResultOf<Result<T>> {
+  using type = Result<T>;
+};
+
+// Runs `work`, which may throw SQLite::Exception and may itself return a Result.
+template <class Work>
+auto guarded(std::string_view what, Work work) -> typename ResultOf<decltype(work())>::type {
+  try {
+    if constexpr (std::is_void_v<decltype(work())>) {
+      work();
+      return {};
+    } else {
+      return work();
+    }
+  } catch (const SQLite::Exception& exception) {
+    return database_error(what, exception);
+  }
+}
+
+}  // namespace dvdi

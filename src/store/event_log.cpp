@@ -1,0 +1,110 @@
+#include "store/event_log.h"
+
+#include <fmt/format.h>
+
+#include "store/sha256.h"
+
+namespace dvdi {
+
+namespace {
+
+void put(json::object& to, std::string_view name, const std::string& text) {
+  if (!text.empty()) to[name] = text;
+}
+
+json::object data_of(const Event& event) {
+  json::object data;
+  if (event.container) {
+    data["owner"] = event.container->owner;
+    data["container"] = event.container->id;
+  }
+  put(data, "framework", event.attribution.framework);
+  put(data, "role", event.attribution.role);
+  put(data, "principal", event.attribution.principal);
+  put(data, "task_id", event.attribution.task_id);
+  put(data, "task_name", event.attribution.task_name);
+  put(data, "user", event.attribution.user);
+  if (!event.attribution.labels.empty()) {
+    json::object labels;
+    for (const auto& [key, text] : event.attribution.labels) labels[key] = text;
+    data["labels"] = std::move(labels);
+  }
+  if (event.volume) {
+    data["driver"] = event.volume->driver;
+    data["volume"] = event.volume->name;
+  }
+  put(data, "mount_id", event.mount_id);
+  put(data, "mount_point", event.mount_point);
+  if (event.duration) data["duration_ms"] = static_cast<double>(event.duration->count()) / 1e6;
+  if (event.attempt > 0) data["attempt"] = event.attempt;
+  put(data, "error", event.error);
+  put(data, "reason", event.reason);
+  for (const auto& member : event.details) data[member.key()] = member.value();
+  return data;
+}
+
+std::string subject_of(const Event& event) {
+  if (event.volume) return "volume/" + event.volume->text();
+  if (event.container) return "container/" + event.container->text();
+  return {};
+}
+
+}  // namespace
+
+std::string StoredEvent::json() const {
+  return fmt::format("{},\"hash\":\"{}\"}}", std::string_view(body).substr(0, body.size() - 1), hash);
+}
+
+const std::string& genesis_hash() {
+  static const std::string hash(64, '0');
+  return hash;
+}
+
+std::string event_body(const Event& event, std::uint64_t sequence, const std::string& node_id,
+                       const std::string& previous_hash, WallTime time) {
+  json::object body;
+  body["specversion"] = "1.0";
+  body["id"] = fmt::format("{}-{}", node_id, sequence);
+  body["source"] = "/dvdi/node/" + node_id;
+  body["type"] = event.type;
+  put(body, "subject", subject_of(event));
+  body["time"] = rfc3339(time);
+  body["datacontenttype"] = "application/json";
+  // The CloudEvents extension "sequence": a text whose order is the order of the events.
+  body["sequence"] = fmt::format("{:020}", sequence);
+  put(body, "traceid", event.trace_id);
+  body["previoushash"] = previous_hash;
+  body["data"] = data_of(event);
+  return json::serialize(body);
+}
+
+Status EventVerifier::next(const StoredEvent& event) {
+  const auto broken = [&](std::string what) {
+    return Error{.code = Code::corrupted,
+                 .message = fmt::format("event {}: {}", event.sequence, what),
+                 .hint = "compare with a sink outside this node"};
+  };
+  if (count_ > 0 && event.sequence != last_ + 1) {
+    return broken(
+        fmt::format("the one before it has number {}: {} missing", last_, event.sequence - last_ - 1));
+  }
+  if (sha256_hex(event.body) != event.hash)
+    return broken("it was changed: its hash is not the hash of its bytes");
+  DVDI_TRY(const json::value body, json::parse(event.body, fmt::format("event {}", event.sequence)));
+  if (json::text_or_empty(body, "sequence") != fmt::format("{:020}", event.sequence)) {
+    return broken("it is out of order: it says it is number " +
+                  std::string(json::text_or_empty(body, "sequence")));
+  }
+  const std::string_view previous = json::text_or_empty(body, "previoushash");
+  if (count_ > 0 && previous != head_)
+    return broken("it does not follow the one before it: the chain is broken");
+  if (event.sequence == 1 && previous != genesis_hash())
+    return broken("the first event must follow no other");
+  if (count_ == 0) first_ = event.sequence;
+  last_ = event.sequence;
+  head_ = event.hash;
+  ++count_;
+  return {};
+}
+
+}  // namespace dvdi

@@ -1,0 +1,106 @@
+#include "store/ledger.h"
+
+#include <fmt/format.h>
+
+#include "base/random.h"
+#include "base/sync.h"
+#include "linux/process.h"
+#include "store/codec.h"
+#include "store/database.h"
+#include "store/schema.h"
+
+namespace dvdi {
+
+struct Ledger::State {
+  std::string node_id;
+  std::string boot_id;
+  Mutex writing;
+  std::unique_ptr<Connection> writer;
+  Mutex reading;
+  std::unique_ptr<Connection> reader;
+};
+
+namespace {
+
+constexpr const char* seen_sql =
+    "INSERT INTO boots (boot_id, first_wall, last_wall, last_boot) VALUES (?1, ?2, ?2, ?3) "
+    "ON CONFLICT (boot_id) DO UPDATE SET last_wall = excluded.last_wall, last_boot = max(last_boot, "
+    "excluded.last_boot)";
+
+// Every transaction notes when it was: an interval left open by a power cut ends no earlier than that.
+Status note_boot(Connection& connection, const Moment& now) {
+  return guarded("note the time", [&] {
+    auto& statement = connection.statement(seen_sql);
+    Binder{statement}(now.boot_id)(now.wall)(now.boot);
+    statement.exec();
+  });
+}
+
+Result<std::string> read_node_id(Connection& connection) {
+  return guarded("read the node's id", [&] {
+    SQLite::Database& database = connection.database();
+    constexpr const char* select = "SELECT value FROM meta WHERE name = 'node_id'";
+    SQLite::Statement first(database, select);
+    if (first.executeStep()) return first.getColumn(0).getString();
+    // The first process wins; a transaction only here, so that later openings write nothing.
+    database.exec(
+        fmt::format("INSERT OR IGNORE INTO meta (name, value) VALUES ('node_id', '{}')", random_uuid()));
+    return database.execAndGet(select).getString();
+  });
+}
+
+}  // namespace
+
+Ledger::Ledger(std::unique_ptr<State> state) : state_(std::move(state)) {}
+Ledger::~Ledger() = default;
+
+Result<std::unique_ptr<Ledger>> Ledger::open(const Context& context, const std::string& path) {
+  DVDI_CHECK(context.check(fmt::format("open {}", path)));
+  auto state = std::make_unique<State>();
+  DVDI_TRY(state->boot_id, dvdi::boot_id());
+  DVDI_TRY(state->writer, Connection::open(path, false));
+  state->writer->wait_for_locks(context);
+  DVDI_CHECK(migrate(*state->writer));
+  DVDI_TRY(state->node_id, read_node_id(*state->writer));
+  DVDI_TRY(state->reader, Connection::open(path, true));
+  return std::unique_ptr<Ledger>(new Ledger(std::move(state)));
+}
+
+const std::string& Ledger::node_id() const { return state_->node_id; }
+const std::string& Ledger::boot_id() const { return state_->boot_id; }
+
+Moment Ledger::now(const Clock& clock) const {
+  return {.wall = clock.wall(), .boot = clock.boot(), .boot_id = state_->boot_id};
+}
+
+Status Ledger::write(const Context& context, std::string_view what,
+                     const std::function<Status(Transaction&)>& work) {
+  DVDI_CHECK(context.check(what));
+  const Lock lock(state_->writing);
+  Connection& connection = *state_->writer;
+  connection.wait_for_locks(context);
+  return guarded(what, [&]() -> Status {
+    // Rolls back when it goes out of scope without a commit.
+    SQLite::Transaction scope(connection.database(), SQLite::TransactionBehavior::IMMEDIATE);
+    Transaction transaction(connection, now(context.clock()), state_->node_id);
+    DVDI_CHECK(work(transaction));
+    DVDI_CHECK(note_boot(connection, transaction.now()));
+    scope.commit();
+    return {};
+  });
+}
+
+Status Ledger::read(const Context& context, std::string_view what,
+                    const std::function<Status(Reader&)>& work) {
+  DVDI_CHECK(context.check(what));
+  const Lock lock(state_->reading);
+  Connection& connection = *state_->reader;
+  connection.wait_for_locks(context);
+  return guarded(what, [&]() -> Status {
+    const SQLite::Transaction scope(connection.database());
+    Reader reader(connection);
+    return work(reader);
+  });
+}
+
+}  // namespace dvdi

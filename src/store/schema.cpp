@@ -1,0 +1,176 @@
+#include "store/schema.h"
+
+#include <fmt/format.h>
+
+#include <array>
+
+namespace dvdi {
+
+namespace {
+
+// Migration N is element N - 1. Never change one that was released: add the next. Times are nanoseconds:
+// `_wall` since 1970 (UTC), `_boot` since the start of the boot `boot_id`.
+constexpr std::array migrations = {
+    R"sql(
+CREATE TABLE meta (
+  name TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- What was last seen of each start of the machine: an interval that a power cut left open ends there.
+CREATE TABLE boots (
+  boot_id TEXT PRIMARY KEY,
+  first_wall INTEGER NOT NULL,
+  last_wall INTEGER NOT NULL,
+  last_boot INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE containers (
+  owner TEXT NOT NULL,
+  id TEXT NOT NULL,
+  state TEXT NOT NULL,
+  digest TEXT NOT NULL,
+  attribution TEXT NOT NULL,          -- JSON
+  directory TEXT NOT NULL,
+  directory_is_ours INTEGER NOT NULL,
+  engine_pid INTEGER NOT NULL,
+  engine_start INTEGER NOT NULL,
+  init_pid INTEGER,                   -- from isolate on
+  init_start INTEGER,
+  boot_id TEXT NOT NULL,              -- of the processes and of since_boot
+  since_wall INTEGER NOT NULL,
+  since_boot INTEGER NOT NULL,
+  ended_wall INTEGER,
+  ended_boot INTEGER,
+  ended_boot_id TEXT,
+  PRIMARY KEY (owner, id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE mounts (
+  driver TEXT NOT NULL,
+  volume TEXT NOT NULL,
+  mount_id TEXT NOT NULL UNIQUE,
+  state TEXT NOT NULL,
+  pending TEXT NOT NULL,
+  mount_point TEXT NOT NULL,
+  identity TEXT,                      -- JSON; null for a plain directory
+  boot_id TEXT NOT NULL,
+  since_wall INTEGER NOT NULL,
+  since_boot INTEGER NOT NULL,
+  mounted_wall INTEGER,
+  mounted_boot INTEGER,
+  PRIMARY KEY (driver, volume)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE refs (
+  owner TEXT NOT NULL,
+  container TEXT NOT NULL,
+  driver TEXT NOT NULL,
+  volume TEXT NOT NULL,
+  exclusive INTEGER NOT NULL,
+  uses TEXT NOT NULL,                 -- JSON
+  boot_id TEXT NOT NULL,
+  since_wall INTEGER NOT NULL,
+  since_boot INTEGER NOT NULL,
+  PRIMARY KEY (owner, container, driver, volume),
+  FOREIGN KEY (owner, container) REFERENCES containers (owner, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX refs_by_volume ON refs (driver, volume);
+
+CREATE TABLE debts (
+  driver TEXT NOT NULL,
+  volume TEXT NOT NULL,
+  mount_id TEXT NOT NULL,
+  attempts INTEGER NOT NULL,
+  last_error TEXT NOT NULL,
+  parked INTEGER NOT NULL,
+  boot_id TEXT NOT NULL,
+  since_wall INTEGER NOT NULL,
+  since_boot INTEGER NOT NULL,
+  next_wall INTEGER NOT NULL,
+  next_boot INTEGER NOT NULL,
+  PRIMARY KEY (driver, volume)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE foreign_holders (
+  driver TEXT NOT NULL,
+  volume TEXT NOT NULL,
+  mount_point TEXT NOT NULL,
+  evidence TEXT NOT NULL,
+  boot_id TEXT NOT NULL,
+  since_wall INTEGER NOT NULL,
+  since_boot INTEGER NOT NULL,
+  PRIMARY KEY (driver, volume)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE volumes (
+  driver TEXT NOT NULL,
+  volume TEXT NOT NULL,
+  created_by_us INTEGER NOT NULL,
+  size_bytes INTEGER,
+  boot_id TEXT NOT NULL,
+  since_wall INTEGER NOT NULL,
+  since_boot INTEGER NOT NULL,
+  PRIMARY KEY (driver, volume)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE events (
+  sequence INTEGER PRIMARY KEY,
+  body TEXT NOT NULL,                 -- the exact bytes that the hash is over
+  hash TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE usage_intervals (
+  id INTEGER PRIMARY KEY,
+  kind TEXT NOT NULL,                 -- referenced, mounted, provisioned
+  driver TEXT NOT NULL,
+  volume TEXT NOT NULL,
+  owner TEXT NOT NULL,
+  container TEXT NOT NULL,
+  framework TEXT NOT NULL,
+  role TEXT NOT NULL,
+  principal TEXT NOT NULL,
+  user TEXT NOT NULL,
+  size_bytes INTEGER,
+  boot_id TEXT NOT NULL,
+  start_wall INTEGER NOT NULL,
+  start_boot INTEGER NOT NULL,
+  duration INTEGER                    -- null while it is open
+) STRICT;
+CREATE INDEX usage_open ON usage_intervals (kind, driver, volume, owner, container) WHERE duration IS NULL;
+CREATE INDEX usage_by_start ON usage_intervals (start_wall);
+)sql",
+};
+
+constexpr int application_id = 0x64766469;  // "dvdi"
+
+}  // namespace
+
+int schema_version() { return static_cast<int>(migrations.size()); }
+
+Status migrate(Connection& connection) {
+  SQLite::Database& database = connection.database();
+  const auto version_of = [&] { return database.execAndGet("PRAGMA user_version").getInt(); };
+  DVDI_TRY(const int before, guarded("read the schema version", version_of));
+  if (before == schema_version()) return {};
+  return guarded("migrate the state database", [&]() -> Status {
+    SQLite::Transaction transaction(database, SQLite::TransactionBehavior::IMMEDIATE);
+    const int found = version_of();  // another process may have been first
+    if (found > schema_version()) {
+      return Error{
+          .code = Code::failed_precondition,
+          .message = fmt::format("the state database has schema version {}, this dvdi knows up to {}", found,
+                                 schema_version()),
+          .hint = "a younger dvdi has written it: use that one, or another state directory"};
+    }
+    for (int next = found; next < schema_version(); ++next) {
+      database.exec(migrations.at(static_cast<std::size_t>(next)));
+    }
+    database.exec(fmt::format("PRAGMA application_id={}", application_id));
+    database.exec(fmt::format("PRAGMA user_version={}", schema_version()));
+    transaction.commit();
+    return {};
+  });
+}
+
+}  // namespace dvdi

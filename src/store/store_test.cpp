@@ -1,0 +1,224 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <filesystem>
+#include <thread>
+
+#include "store/ledger.h"
+#include "store/sha256.h"
+
+namespace dvdi {
+namespace {
+
+using testing::HasSubstr;
+using testing::SizeIs;
+
+class FakeClock final : public Clock {
+ public:
+  BootTime boot() const override { return boot_now; }
+  WallTime wall() const override { return wall_now; }
+  BootTime boot_now{std::chrono::hours(1)};
+  WallTime wall_now{std::chrono::days(20000)};
+};
+
+class StoreTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = "/tmp/dvdi-store-XXXXXX";
+    folder_ = mkdtemp(pattern.data());
+    path_ = folder_ + "/state.db";
+    reopen();
+  }
+  void TearDown() override {
+    ledger_.reset();
+    std::filesystem::remove_all(folder_);
+  }
+  void reopen() {
+    ledger_.reset();
+    auto opened = Ledger::open(context(), path_);
+    ASSERT_TRUE(opened) << opened.error().text();
+    ledger_ = std::move(*opened);
+  }
+  Context context() const { return Context(clock_); }
+  Status write(const std::function<Status(Transaction&)>& work) {
+    return ledger_->write(context(), "test", work);
+  }
+  Status read(const std::function<Status(Reader&)>& work) { return ledger_->read(context(), "test", work); }
+
+  FakeClock clock_;
+  std::string folder_, path_;
+  std::unique_ptr<Ledger> ledger_;
+  const VolumeKey volume_{"local", "a"};
+  const ContainerKey container_{"run", "c1"};
+};
+
+TEST_F(StoreTest, Sha256IsTheStandardOne) {
+  EXPECT_EQ(sha256_hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+TEST_F(StoreTest, RowsComeBackAsTheyWereWritten) {
+  ASSERT_TRUE(write([&](Transaction& tx) -> Status {
+    ContainerRow container{.key = container_,
+                           .state = ContainerState::prepared,
+                           .digest = "d",
+                           .attribution = {.role = "r", .labels = {{"k", "v"}}},
+                           .directory = "/x",
+                           .directory_is_ours = true,
+                           .engine = {.pid = 7, .start_ticks = 8, .boot_id = tx.now().boot_id},
+                           .init = ProcessIdentity{.pid = 9, .start_ticks = 10, .boot_id = tx.now().boot_id},
+                           .since = tx.now()};
+    DVDI_CHECK(tx.put(container));
+    DVDI_CHECK(tx.put(MountRow{
+        .volume = volume_,
+        .mount_id = "m",
+        .state = MountState::unknown,
+        .pending = MountRow::Pending::unmount,
+        .mount_point = "/m",
+        .identity =
+            StoredIdentity{.mount_id = 5, .major = 1, .minor = 2, .root = "/", .source = "s", .fs_type = "f"},
+        .since = tx.now()}));
+    return tx.put(ReferenceRow{.container = container_,
+                               .volume = volume_,
+                               .exclusive = true,
+                               .uses = {{.container_path = "/p", .read_only = true}},
+                               .since = tx.now()});
+  }));
+  reopen();
+  ASSERT_TRUE(read([&](Reader& reader) -> Status {
+    DVDI_TRY(const auto container, reader.container(container_));
+    EXPECT_TRUE(container.has_value());
+    EXPECT_EQ(container->state, ContainerState::prepared);
+    EXPECT_EQ(container->attribution.role, "r");
+    EXPECT_EQ(container->attribution.labels.at(0).second, "v");
+    EXPECT_EQ(container->init->start_ticks, 10U);
+    EXPECT_FALSE(container->ended);
+    DVDI_TRY(const auto mount, reader.mount(volume_));
+    EXPECT_EQ(mount->pending, MountRow::Pending::unmount);
+    EXPECT_EQ(mount->identity->source, "s");
+    EXPECT_FALSE(mount->mounted_since);
+    DVDI_TRY(const auto references, reader.references_to(volume_));
+    EXPECT_THAT(references, SizeIs(1));
+    EXPECT_TRUE(references.at(0).uses.at(0).read_only);
+    EXPECT_TRUE(references.at(0).exclusive);
+    return {};
+  }));
+}
+
+TEST_F(StoreTest, AFailedTransactionWritesNothing) {
+  EXPECT_FALSE(write([&](Transaction& tx) -> Status {
+    DVDI_CHECK(tx.record(Event{.type = "dvdi.test"}));
+    return Error{.code = Code::conflict, .message = "no"};
+  }));
+  ASSERT_TRUE(read([&](Reader& reader) -> Status {
+    DVDI_TRY(const auto head, reader.head());
+    EXPECT_EQ(head.first, 0U);
+    return {};
+  }));
+}
+
+TEST_F(StoreTest, EventsAreChainedAndAChangeIsFound) {
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(write([&](Transaction& tx) -> Status {
+      return tx.record(Event{.type = "dvdi.test", .volume = volume_, .details = {{"n", i}}});
+    }));
+  }
+  std::vector<StoredEvent> events;
+  ASSERT_TRUE(read([&](Reader& reader) -> Status {
+    DVDI_TRY(events, reader.events(0, 100));
+    return {};
+  }));
+  ASSERT_THAT(events, SizeIs(3));
+  EXPECT_THAT(events[0].json(), HasSubstr("\"hash\":\"" + events[0].hash + "\"}"));
+  EXPECT_THAT(events[1].body, HasSubstr(events[0].hash));
+
+  const auto verify = [](const std::vector<StoredEvent>& list) -> Status {
+    EventVerifier verifier;
+    for (const auto& event : list) DVDI_CHECK(verifier.next(event));
+    return {};
+  };
+  EXPECT_TRUE(verify(events));
+  auto removed = events;
+  removed.erase(removed.begin() + 1);
+  EXPECT_THAT(verify(removed).error().text(), HasSubstr("1 missing"));
+  auto changed = events;
+  changed[1].body.replace(changed[1].body.find("\"n\":1"), 5, "\"n\":7");
+  EXPECT_THAT(verify(changed).error().text(), HasSubstr("changed"));
+  auto rehashed = changed;
+  rehashed[1].hash = sha256_hex(rehashed[1].body);
+  EXPECT_THAT(verify(rehashed).error().text(), HasSubstr("event 3"));
+  auto swapped = events;
+  std::swap(swapped[1].body, swapped[2].body);
+  std::swap(swapped[1].hash, swapped[2].hash);
+  EXPECT_THAT(verify(swapped).error().text(), HasSubstr("out of order"));
+}
+
+TEST_F(StoreTest, UsageIsMeasuredWithTheBootClockWhateverTheWallClockDoes) {
+  using Kind = UsageInterval::Kind;
+  const auto open = [&](Transaction& tx) {
+    return tx.open_usage({.kind = Kind::mounted, .volume = volume_});
+  };
+  const auto close = [&](Transaction& tx) { return tx.close_usage(Kind::mounted, volume_); };
+  ASSERT_TRUE(write(open));
+  clock_.boot_now += std::chrono::seconds(10);
+  clock_.wall_now -= std::chrono::hours(5);  // somebody set the clock back
+  ASSERT_TRUE(write(close));
+  ASSERT_TRUE(write(open));
+  clock_.boot_now += std::chrono::seconds(3);
+  Duration total{};
+  int still_open = 0;
+  ASSERT_TRUE(read([&](Reader& reader) -> Status {
+    return reader.usage(ledger_->now(clock_), WallTime::min(), WallTime::max(),
+                        [&](const UsageInterval& interval) {
+                          total += interval.duration;
+                          still_open += interval.open ? 1 : 0;
+                          return true;
+                        });
+  }));
+  EXPECT_EQ(total, std::chrono::seconds(13));
+  EXPECT_EQ(still_open, 1);
+}
+
+TEST_F(StoreTest, TwoProcessesWriteOneChain) {
+  auto other = Ledger::open(context(), path_);
+  ASSERT_TRUE(other);
+  const auto twenty = [&](Ledger& ledger) {
+    for (int i = 0; i < 20; ++i) {
+      EXPECT_TRUE(ledger.write(Context(), "test",
+                               [](Transaction& tx) { return tx.record(Event{.type = "dvdi.test"}); }));
+    }
+  };
+  {
+    std::jthread first([&] { twenty(*ledger_); });
+    std::jthread second([&] { twenty(**other); });
+  }
+  ASSERT_TRUE(read([&](Reader& reader) -> Status {
+    DVDI_TRY(const auto events, reader.events(0, 100));
+    EXPECT_THAT(events, SizeIs(40));
+    EventVerifier verifier;
+    for (const auto& event : events) DVDI_CHECK(verifier.next(event));
+    return {};
+  }));
+}
+
+TEST_F(StoreTest, AYoungerSchemaIsRefusedAndNoDatabaseIsAnError) {
+  ledger_.reset();
+  {
+    auto opened = Ledger::open(context(), "/nonexistent/state.db");
+    EXPECT_FALSE(opened);
+  }
+  std::filesystem::resize_file(path_, 0);
+  {
+    FILE* file = fopen(path_.c_str(), "we");
+    ASSERT_NE(file, nullptr);
+    for (int i = 0; i < 100; ++i) fputs("this is no database ", file);
+    ASSERT_EQ(fclose(file), 0);
+  }
+  std::filesystem::remove(path_ + "-wal");
+  auto damaged = Ledger::open(context(), path_);
+  ASSERT_FALSE(damaged);
+  EXPECT_EQ(damaged.error().code, Code::corrupted) << damaged.error().text();
+}
+
+}  // namespace
+}  // namespace dvdi

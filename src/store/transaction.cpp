@@ -1,0 +1,256 @@
+
+#include "store/codec.h"
+#include "store/database.h"
+#include "store/ledger.h"
+#include "store/sha256.h"
+
+namespace dvdi {
+
+namespace {
+
+std::string_view pending_name(MountRow::Pending pending) {
+  switch (pending) {
+    case MountRow::Pending::none:
+      return "none";
+    case MountRow::Pending::mount:
+      return "mount";
+    case MountRow::Pending::unmount:
+      return "unmount";
+  }
+  return "none";
+}
+
+const char* kind_name(UsageInterval::Kind kind) {
+  switch (kind) {
+    case UsageInterval::Kind::referenced:
+      return "referenced";
+    case UsageInterval::Kind::mounted:
+      return "mounted";
+    case UsageInterval::Kind::provisioned:
+      return "provisioned";
+  }
+  return "referenced";
+}
+
+constexpr const char* put_container_sql =
+    "INSERT INTO containers (owner, id, state, digest, attribution, directory, directory_is_ours, "
+    "engine_pid, "
+    "engine_start, init_pid, init_start, boot_id, since_wall, since_boot, ended_boot_id, ended_wall, "
+    "ended_boot) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (owner, id) DO UPDATE SET "
+    "state = excluded.state, digest = excluded.digest, attribution = excluded.attribution, "
+    "directory = excluded.directory, directory_is_ours = excluded.directory_is_ours, "
+    "engine_pid = excluded.engine_pid, engine_start = excluded.engine_start, init_pid = excluded.init_pid, "
+    "init_start = excluded.init_start, boot_id = excluded.boot_id, since_wall = excluded.since_wall, "
+    "since_boot = excluded.since_boot, ended_boot_id = excluded.ended_boot_id, ended_wall = "
+    "excluded.ended_wall, "
+    "ended_boot = excluded.ended_boot";
+constexpr const char* erase_container_sql = "DELETE FROM containers WHERE owner = ? AND id = ?";
+constexpr const char* put_mount_sql =
+    "INSERT OR REPLACE INTO mounts (driver, volume, mount_id, state, pending, mount_point, identity, "
+    "boot_id, "
+    "since_wall, since_boot, mounted_wall, mounted_boot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+constexpr const char* erase_mount_sql = "DELETE FROM mounts WHERE driver = ? AND volume = ?";
+constexpr const char* put_reference_sql =
+    "INSERT OR REPLACE INTO refs (owner, container, driver, volume, exclusive, uses, boot_id, since_wall, "
+    "since_boot) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+constexpr const char* erase_reference_sql =
+    "DELETE FROM refs WHERE owner = ? AND container = ? AND driver = ? AND volume = ?";
+constexpr const char* put_debt_sql =
+    "INSERT OR REPLACE INTO debts (driver, volume, mount_id, attempts, last_error, parked, boot_id, "
+    "since_wall, "
+    "since_boot, next_wall, next_boot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+constexpr const char* erase_debt_sql = "DELETE FROM debts WHERE driver = ? AND volume = ?";
+constexpr const char* put_foreign_sql =
+    "INSERT OR REPLACE INTO foreign_holders (driver, volume, mount_point, evidence, boot_id, since_wall, "
+    "since_boot) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)";
+constexpr const char* erase_foreign_sql = "DELETE FROM foreign_holders WHERE driver = ? AND volume = ?";
+constexpr const char* put_volume_sql =
+    "INSERT OR REPLACE INTO volumes (driver, volume, created_by_us, size_bytes, boot_id, since_wall, "
+    "since_boot) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?)";
+constexpr const char* erase_volume_sql = "DELETE FROM volumes WHERE driver = ? AND volume = ?";
+constexpr const char* event_sql = "INSERT INTO events (sequence, body, hash) VALUES (?, ?, ?)";
+constexpr const char* open_usage_sql =
+    "INSERT INTO usage_intervals (kind, driver, volume, owner, container, framework, role, principal, user, "
+    "size_bytes, boot_id, start_wall, start_boot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+// An interval that began in another boot ends with what was last seen of that boot.
+constexpr const char* close_usage_sql =
+    "UPDATE usage_intervals SET duration = max(0, CASE WHEN boot_id = ? THEN ? ELSE coalesce((SELECT "
+    "last_boot FROM "
+    "boots WHERE boots.boot_id = usage_intervals.boot_id), start_boot) END - start_boot) "
+    "WHERE duration IS NULL AND kind = ? AND driver = ? AND volume = ? AND owner = ? AND container = ?";
+
+}  // namespace
+
+Status Transaction::put(const ContainerRow& row) {
+  return guarded("write a container", [&] {
+    auto& statement = connection_->statement(put_container_sql);
+    Binder bind(statement);
+    bind(row.key)(std::string(container_state_name(row.state)))(row.digest)(to_json(row.attribution))(
+        row.directory)(row.directory_is_ours)(std::int64_t{row.engine.pid})(
+        static_cast<std::int64_t>(row.engine.start_ticks));
+    if (row.init) {
+      bind(std::int64_t{row.init->pid})(static_cast<std::int64_t>(row.init->start_ticks));
+    } else {
+      bind.null().null();
+    }
+    bind(row.since);
+    if (row.ended) {
+      bind(*row.ended);
+    } else {
+      bind.null().null().null();
+    }
+    statement.exec();
+  });
+}
+
+Status Transaction::erase(const ContainerKey& key) {
+  return guarded("erase a container", [&] {
+    auto& statement = connection_->statement(erase_container_sql);
+    Binder{statement}(key);
+    statement.exec();
+  });
+}
+
+Status Transaction::put(const MountRow& row) {
+  return guarded("write a mount", [&] {
+    auto& statement = connection_->statement(put_mount_sql);
+    Binder bind(statement);
+    bind(row.volume)(row.mount_id)(std::string(mount_state_name(row.state)))(
+        std::string(pending_name(row.pending)))(row.mount_point);
+    if (row.identity) {
+      bind(to_json(*row.identity));
+    } else {
+      bind.null();
+    }
+    bind(row.since);
+    if (row.mounted_since) {
+      bind(row.mounted_since->wall)(row.mounted_since->boot);
+    } else {
+      bind.null().null();
+    }
+    statement.exec();
+  });
+}
+
+Status Transaction::erase_mount(const VolumeKey& volume) {
+  return guarded("erase a mount", [&] {
+    auto& statement = connection_->statement(erase_mount_sql);
+    Binder{statement}(volume);
+    statement.exec();
+  });
+}
+
+Status Transaction::put(const ReferenceRow& row) {
+  return guarded("write a reference", [&] {
+    auto& statement = connection_->statement(put_reference_sql);
+    Binder{statement}(row.container)(row.volume)(row.exclusive)(to_json(row.uses))(row.since);
+    statement.exec();
+  });
+}
+
+Status Transaction::erase_reference(const ContainerKey& container, const VolumeKey& volume) {
+  return guarded("erase a reference", [&] {
+    auto& statement = connection_->statement(erase_reference_sql);
+    Binder{statement}(container)(volume);
+    statement.exec();
+  });
+}
+
+Status Transaction::put(const DebtRow& row) {
+  return guarded("write a debt", [&] {
+    auto& statement = connection_->statement(put_debt_sql);
+    Binder{statement}(row.volume)(row.mount_id)(std::int64_t{row.attempts})(row.last_error)(row.parked)(
+        row.since)(row.next_try.wall)(row.next_try.boot);
+    statement.exec();
+  });
+}
+
+Status Transaction::erase_debt(const VolumeKey& volume) {
+  return guarded("erase a debt", [&] {
+    auto& statement = connection_->statement(erase_debt_sql);
+    Binder{statement}(volume);
+    statement.exec();
+  });
+}
+
+Status Transaction::put(const ForeignRow& row) {
+  return guarded("write a foreign holder", [&] {
+    auto& statement = connection_->statement(put_foreign_sql);
+    Binder{statement}(row.volume)(row.mount_point)(row.evidence)(row.since);
+    statement.exec();
+  });
+}
+
+Status Transaction::erase_foreign(const VolumeKey& volume) {
+  return guarded("erase a foreign holder", [&] {
+    auto& statement = connection_->statement(erase_foreign_sql);
+    Binder{statement}(volume);
+    statement.exec();
+  });
+}
+
+Status Transaction::put(const VolumeRow& row) {
+  return guarded("write a volume", [&] {
+    auto& statement = connection_->statement(put_volume_sql);
+    Binder bind(statement);
+    bind(row.volume)(row.created_by_us);
+    if (row.size_bytes) {
+      bind(static_cast<std::int64_t>(*row.size_bytes));
+    } else {
+      bind.null();
+    }
+    bind(row.since);
+    statement.exec();
+  });
+}
+
+Status Transaction::erase_volume(const VolumeKey& volume) {
+  return guarded("erase a volume", [&] {
+    auto& statement = connection_->statement(erase_volume_sql);
+    Binder{statement}(volume);
+    statement.exec();
+  });
+}
+
+Status Transaction::record(const Event& event) {
+  DVDI_TRY(const auto head, this->head());
+  const std::uint64_t sequence = head.first + 1;
+  const std::string body = event_body(event, sequence, *node_id_, head.second, now_.wall);
+  return guarded("write an event", [&] {
+    auto& statement = connection_->statement(event_sql);
+    Binder{statement}(static_cast<std::int64_t>(sequence))(body)(sha256_hex(body));
+    statement.exec();
+  });
+}
+
+Status Transaction::open_usage(const UsageInterval& interval) {
+  return guarded("open a usage interval", [&] {
+    auto& statement = connection_->statement(open_usage_sql);
+    Binder bind(statement);
+    bind(std::string(kind_name(interval.kind)))(interval.volume)(interval.container)(
+        interval.attribution.framework)(interval.attribution.role)(interval.attribution.principal)(
+        interval.attribution.user);
+    if (interval.size_bytes) {
+      bind(static_cast<std::int64_t>(*interval.size_bytes));
+    } else {
+      bind.null();
+    }
+    bind(now_);
+    statement.exec();
+  });
+}
+
+Status Transaction::close_usage(UsageInterval::Kind kind, const VolumeKey& volume,
+                                const ContainerKey& container) {
+  return guarded("close a usage interval", [&] {
+    auto& statement = connection_->statement(close_usage_sql);
+    Binder{statement}(now_.boot_id)(now_.boot)(std::string(kind_name(kind)))(volume)(container);
+    statement.exec();
+  });
+}
+
+}  // namespace dvdi
