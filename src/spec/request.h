@@ -17,11 +17,11 @@ namespace dvdi::spec {
 // Limits on what comes from outside. Beyond one of them the request is refused.
 inline constexpr std::size_t max_request_bytes = 1 << 20;
 inline constexpr std::size_t max_volumes = 256;
-inline constexpr std::size_t max_name_bytes = 255;   // driver and volume names
-inline constexpr std::size_t max_path_bytes = 4095;  // PATH_MAX less the terminating NUL
-inline constexpr std::size_t max_component_bytes = 255;     // NAME_MAX: one component of a path
-inline constexpr std::size_t max_options = 256;             // driver options of one volume
-inline constexpr std::size_t max_option_key_bytes = 255;    // also of a label and of an environment variable
+inline constexpr std::size_t max_name_bytes = 255;        // driver and volume names
+inline constexpr std::size_t max_path_bytes = 4095;       // PATH_MAX less the terminating NUL
+inline constexpr std::size_t max_component_bytes = 255;   // NAME_MAX: one component of a path
+inline constexpr std::size_t max_options = 256;           // driver options of one volume
+inline constexpr std::size_t max_option_key_bytes = 255;  // also of a label and of an environment variable
 inline constexpr std::size_t max_option_value_bytes = 64 << 10;  // also of a label
 inline constexpr std::size_t max_labels = 256;
 inline constexpr std::size_t max_argument_bytes = (128 << 10) - 1;  // MAX_ARG_STRLEN less the terminating NUL
