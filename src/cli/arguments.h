@@ -1,0 +1,95 @@
+// The command line as plain values: what a person asked for, checked as far as it can be without looking at
+// the machine.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "base/clock.h"
+
+namespace dvdi::cli {
+
+enum class Format { table, json };
+
+struct VolumeName {
+  std::string driver;
+  std::string name;
+  bool operator==(const VolumeName&) const = default;
+};
+
+using KeyValues = std::vector<std::pair<std::string, std::string>>;
+
+struct RunCommand {
+  std::optional<std::string> file;  // `-`: standard input
+  std::vector<std::string> volumes;
+  std::optional<std::string> user, rootfs, directory, id;
+  bool host_pid = false;
+  KeyValues environment;
+  bool inherit_environment = false;
+  Duration timeout = std::chrono::minutes(10);  // of everything before the task
+  bool verbose = false;
+  std::vector<std::string> command;  // what follows `--`
+};
+
+struct VolumeListCommand {
+  bool known_only = false;  // what the ledger knows, no driver is asked
+};
+struct VolumeInspectCommand {
+  std::vector<VolumeName> volumes;
+};
+struct VolumeCreateCommand {
+  VolumeName volume;
+  KeyValues options;
+};
+struct VolumeRemoveCommand {
+  std::vector<VolumeName> volumes;
+};
+struct PsCommand {
+  bool all = false;
+};
+struct InspectCommand {
+  std::string container;
+};
+struct EventsCommand {
+  bool follow = false;
+  std::optional<std::uint64_t> after = {};                  // only events with a larger sequence number
+  std::optional<WallTime> since = {};                       // only events that are not older
+  Duration poll_interval = std::chrono::milliseconds(200);  // of `follow`
+};
+struct EventsVerifyCommand {};
+struct UsageCommand {
+  std::string by = "volume";
+  std::optional<WallTime> since = {}, until = {};
+};
+struct DoctorCommand {};
+struct VersionCommand {};
+
+using Command = std::variant<RunCommand, VolumeListCommand, VolumeInspectCommand, VolumeCreateCommand,
+                             VolumeRemoveCommand, PsCommand, InspectCommand, EventsCommand,
+                             EventsVerifyCommand, UsageCommand, DoctorCommand, VersionCommand>;
+
+struct Arguments {
+  std::string state_dir;    // "": not given
+  std::string config_file;  // "": not given
+  Format format = Format::table;
+  Command command;
+};
+
+// Nothing is to be done but to say this: help, the version, or what is wrong with the command line.
+struct Answer {
+  int exit_code = 0;
+  std::string text;  // to standard output with exit code 0, else to standard error
+};
+
+// Exit codes of commands other than `run`; `run` has those of command_run.h.
+inline constexpr int exit_failed = 1;
+inline constexpr int exit_usage = 2;
+
+// `words`: argv without the program's name. `now` is what durations such as `--since 24h` are taken from.
+std::variant<Arguments, Answer> parse_arguments(const std::vector<std::string>& words, WallTime now);
+
+}  // namespace dvdi::cli

@@ -1,0 +1,159 @@
+#include "cli/command_run.h"
+
+#include <fmt/format.h>
+#include <string.h>
+
+#include <optional>
+#include <stop_token>
+
+#include "base/text.h"
+#include "cli/interrupt.h"
+
+namespace dvdi::cli {
+
+namespace {
+
+constexpr Duration isolate_timeout = std::chrono::seconds(30);
+// Longer than one unmount may take by default: what was begun is better finished than owed.
+constexpr Duration cleanup_timeout = std::chrono::minutes(15);
+
+std::string_view signal_name(int number) {
+  const char* name = ::sigabbrev_np(number);
+  return name == nullptr ? "?" : name;
+}
+
+// One run of `dvdi run`. The engine is open while dvdi works and closed while the task runs: it holds
+// engine.lock, and a task may run for months.
+class Run {
+ public:
+  Run(const Context& context, const RunCommand& command, const v1::ContainerRequest& request,
+      const RunServices& services)
+      : context_(context), command_(command), request_(request), services_(services) {}
+
+  int run() {
+    for (const std::string& warning : request_.warnings()) services_.say("warning: " + warning);
+    const Status prepared = prepare();
+    if (!prepared) {
+      // The engine rolled back what it had begun; there is no container that we could clean up. One of the
+      // same id may be somebody else's.
+      api_.reset();
+      services_.say_error(prepared.error());
+      return interrupted_ != 0 ? exit_signal + interrupted_ : exit_run_failed;
+    }
+    if (interrupted_ != 0) {  // just when everything was ready
+      cleanup();
+      return exit_signal + interrupted_;
+    }
+    const int code = launch();
+    if (ours_) cleanup();
+    return code;
+  }
+
+ private:
+  Status prepare() {
+    std::stop_source stop;
+    Interrupt interrupt([&](int number, unsigned count) {
+      services_.say(count == 1 ? fmt::format("SIG{}: giving up; what was prepared is released first",
+                                             signal_name(number))
+                               : std::string("still releasing what was prepared"));
+      stop.request_stop();
+    });
+    const Status done = prepare(context_.with_stop(stop.get_token()).with_timeout(command_.timeout));
+    interrupted_ = interrupt.finish();
+    return done;
+  }
+
+  Status prepare(const Context& context) {
+    DVDI_TRY(api_, services_.open(context, true));
+    for (const std::string& notice : api_->notices()) services_.say(notice);
+    DVDI_TRY(prepared_, api_->prepare(context, "run", request_));
+    if (command_.verbose) {
+      services_.say(fmt::format("container {} is prepared, {} mounts", prepared_.key.id,
+                                prepared_.launch.mounts_size()));
+    }
+    return {};
+  }
+
+  int launch() {
+    launcher::Task task;
+    task.launch = prepared_.launch;
+    task.command = request_.command();
+    task.user = request_.command().user();
+    task.host_pid = command_.host_pid;
+    task.foreign_mount_points = prepared_.foreign_mount_points;
+    task.inherit_environment = command_.inherit_environment;
+
+    bool isolated = true;
+    const Result<int> ended = services_.launch(context_, task, [&](pid_t pid) -> Status {
+      const Status status = api_->isolate(context_.detached(isolate_timeout), prepared_.key, pid);
+      if (status) {
+        api_.reset();
+        return {};
+      }
+      isolated = false;
+      // Somebody else prepared this very container as well (the same --id and request) and was first to start
+      // it: its volumes are in use, and not ours to release.
+      if (status.error().code == Code::conflict || status.error().code == Code::already_exists) ours_ = false;
+      return status;
+    });
+    if (ended) return *ended;
+    services_.say_error(ended.error());
+    if (isolated && ended.error().code == Code::not_found) return exit_not_found;
+    if (isolated && ended.error().code == Code::permission_denied) return exit_not_executable;
+    return exit_run_failed;
+  }
+
+  // The exit code is decided by now and stays: what the task did matters more to a script than our trouble,
+  // which the ledger has and the next command deals with.
+  void cleanup() {
+    Interrupt interrupt([&](int, unsigned) {
+      services_.say(
+          "still releasing volumes; this goes on (SIGQUIT would end it: the next dvdi command finishes it)");
+    });
+    const Context context = context_.detached(cleanup_timeout);
+    auto owed = release(context);
+    if (!owed) {
+      services_.say_error(owed.error());
+      services_.say(fmt::format(
+          "THE VOLUMES OF CONTAINER {} ARE NOT RELEASED; the next dvdi command tries again, `dvdi "
+          "volume ls` shows them",
+          printable(prepared_.key.id)));
+    } else {
+      for (const isolator::Owed& one : *owed) {
+        services_.say(
+            fmt::format("volume '{}' of driver '{}' could not be unmounted: {} (the unmount is owed: later "
+                        "dvdi commands try "
+                        "again, `dvdi volume inspect {}/{}` shows it)",
+                        printable(one.volume), printable(one.driver), one.reason, printable(one.driver),
+                        printable(one.volume)));
+      }
+    }
+    api_.reset();
+  }
+
+  Result<std::vector<isolator::Owed>> release(const Context& context) {
+    // Settling what others left is for the start of a command: here it would only delay.
+    if (api_ == nullptr) {
+      DVDI_TRY(api_, services_.open(context, false));
+    }
+    return api_->cleanup(context, prepared_.key);
+  }
+
+  const Context& context_;
+  const RunCommand& command_;
+  const v1::ContainerRequest& request_;
+  const RunServices& services_;
+  std::unique_ptr<Api> api_;
+  Api::Prepared prepared_;
+  int interrupted_ = 0;  // the signal that came before the task was launched
+  bool ours_ = true;     // the container is this command's to clean up
+};
+
+}  // namespace
+
+int run(const Context& context, const RunCommand& command, const v1::ContainerRequest& request,
+        const RunServices& services) {
+  return Run(context, command, request, services).run();
+}
+
+}  // namespace dvdi::cli

@@ -1,0 +1,163 @@
+#include <fmt/format.h>
+
+#include "base/json.h"
+#include "base/text.h"
+#include "cli/commands.h"
+#include "cli/table.h"
+#include "cli/time_text.h"
+
+namespace dvdi::cli {
+
+namespace {
+
+json::value text_or_null(const std::string& text) { return text.empty() ? json::value() : json::value(text); }
+
+json::object volume_json(const VolumeView& view) {
+  json::array containers;
+  for (const std::string& one : view.containers) containers.emplace_back(one);
+  json::value owed;
+  if (view.owed) {
+    owed = json::object{{"since", view.owed->since},
+                        {"attempts", view.owed->attempts},
+                        {"last_error", view.owed->last_error},
+                        {"next_try", text_or_null(view.owed->next_try)},
+                        {"parked", view.owed->parked}};
+  }
+  json::value foreign;
+  if (!view.foreign_since.empty()) {
+    foreign = json::object{{"since", view.foreign_since}, {"evidence", view.foreign_evidence}};
+  }
+  return json::object{{"driver", view.driver},
+                      {"name", view.name},
+                      {"state", view.state.empty() ? "absent" : view.state},
+                      {"mount_id", text_or_null(view.mount_id)},
+                      {"mount_point", text_or_null(view.mount_point)},
+                      {"fs_type", text_or_null(view.fs_type)},
+                      {"source", text_or_null(view.source)},
+                      {"since", text_or_null(view.since)},
+                      {"size_bytes", view.size_bytes ? json::value(*view.size_bytes) : json::value()},
+                      {"exclusive", view.exclusive},
+                      {"containers", std::move(containers)},
+                      {"owed", std::move(owed)},
+                      {"foreign", std::move(foreign)}};
+}
+
+std::string owed_text(const VolumeView& view) {
+  if (!view.owed) return "-";
+  return view.owed->parked ? "parked" : "yes";
+}
+
+std::string or_dash(const std::string& text) { return text.empty() ? "-" : text; }
+
+std::string details(const VolumeView& view) {
+  std::string out;
+  auto line = [&](std::string_view name, const std::string& value) {
+    if (!value.empty()) out += fmt::format("{:<16}{}\n", name, printable(value, 8192));
+  };
+  line("Volume", view.name);
+  line("Driver", view.driver);
+  line("State", view.state.empty() ? "not mounted here" : view.state);
+  line("Since", view.since);
+  line("Mount point", view.mount_point);
+  line("Mount id", view.mount_id);
+  line("File system", view.fs_type);
+  line("Source", view.source);
+  if (view.size_bytes)
+    line("Size", fmt::format("{} ({} bytes)", human_bytes(*view.size_bytes), *view.size_bytes));
+  if (view.exclusive) line("Exclusive", "yes");
+  for (const std::string& one : view.containers) line("Container", one);
+  if (view.owed) {
+    line("Unmount owed", fmt::format("since {}, {} attempts", view.owed->since, view.owed->attempts));
+    line("Last error", view.owed->last_error);
+    line("Next try", view.owed->parked ? "none: parked until an operator acts" : view.owed->next_try);
+  }
+  if (!view.foreign_since.empty()) {
+    line("Also held by", fmt::format("somebody else, since {}", view.foreign_since));
+    line("Evidence", view.foreign_evidence);
+  }
+  return out;
+}
+
+}  // namespace
+
+Result<int> volume_list(const Context& context, Api& api, const VolumeListCommand& command, Screen& screen) {
+  DVDI_TRY(const Api::Volumes found, api.volumes(context, !command.known_only));
+  for (const std::string& warning : found.warnings) say("warning: " + warning);
+  if (screen.format == Format::json) {
+    json::array volumes;
+    for (const VolumeView& one : found.volumes) volumes.push_back(volume_json(one));
+    json::array warnings;
+    for (const std::string& one : found.warnings) warnings.emplace_back(one);
+    DVDI_CHECK(screen.out.write_json(
+        json::object{{"volumes", std::move(volumes)}, {"warnings", std::move(warnings)}}));
+    return 0;
+  }
+  Table table({{"DRIVER"},
+               {"NAME"},
+               {"STATE"},
+               {"CONTAINERS", Table::Align::right},
+               {"OWED"},
+               {"FOREIGN"},
+               {"MOUNT POINT"}});
+  for (const VolumeView& one : found.volumes) {
+    table.add({one.driver, one.name, or_dash(one.state), fmt::format("{}", one.containers.size()),
+               owed_text(one), one.foreign_since.empty() ? "-" : "yes", or_dash(one.mount_point)});
+  }
+  DVDI_CHECK(screen.out.write(table.render(screen.width)));
+  return 0;
+}
+
+Result<int> volume_inspect(const Context& context, Api& api, const VolumeInspectCommand& command,
+                           Screen& screen) {
+  json::array all;
+  std::string text;
+  for (const VolumeName& one : command.volumes) {
+    DVDI_TRY(const VolumeView view, api.volume(context, one.driver, one.name));
+    if (screen.format == Format::json) {
+      all.push_back(volume_json(view));
+    } else {
+      if (!text.empty()) text += '\n';
+      text += details(view);
+    }
+  }
+  if (screen.format == Format::json) {
+    DVDI_CHECK(screen.out.write_json(json::object{{"volumes", std::move(all)}}));
+  } else {
+    DVDI_CHECK(screen.out.write(text));
+  }
+  return 0;
+}
+
+Result<int> volume_create(const Context& context, Api& api, const VolumeCreateCommand& command,
+                          Screen& screen) {
+  DVDI_CHECK(api.create_volume(context, command.volume.driver, command.volume.name, command.options));
+  if (screen.format == Format::json) {
+    DVDI_CHECK(screen.out.write_json(
+        json::object{{"driver", command.volume.driver}, {"name", command.volume.name}}));
+  }
+  return 0;
+}
+
+Result<int> volume_remove(const Context& context, Api& api, const VolumeRemoveCommand& command,
+                          Screen& screen) {
+  json::array removed;
+  json::array failed;
+  for (const VolumeName& one : command.volumes) {
+    const Status status = api.remove_volume(context, one.driver, one.name);
+    if (status) {
+      removed.push_back(json::object{{"driver", one.driver}, {"name", one.name}});
+      continue;
+    }
+    if (screen.format == Format::table) say_error(status.error(), screen.format);
+    failed.push_back(
+        json::object{{"driver", one.driver}, {"name", one.name}, {"error", error_json(status.error())}});
+  }
+  const int code = failed.empty() ? 0 : exit_failed;
+  if (screen.format == Format::json) {
+    DVDI_CHECK(
+        screen.out.write_json(json::object{{"removed", std::move(removed)}, {"failed", std::move(failed)}}));
+  }
+  return code;
+}
+
+}  // namespace dvdi::cli

@@ -1,0 +1,113 @@
+// The part of each command's --help that is written by hand: examples, and what its exit code says.
+#pragma once
+
+#include <string_view>
+
+namespace dvdi::cli::help {
+
+inline constexpr std::string_view dvdi =
+    R"(Examples:
+  dvdi run --volume local/data:data -- sh -c 'date >> data/log; cat data/log'
+  dvdi volume ls
+  dvdi events --follow
+  dvdi doctor
+
+Exit code: 0 done, 1 failed, 2 usage; `dvdi run` has its own, see `dvdi run --help`.
+Options of dvdi may also follow the command. `dvdi COMMAND --help` has examples.)";
+
+inline constexpr std::string_view run =
+    R"(Examples:
+  dvdi run app.json                                  # a Marathon app with its own command
+  dvdi run volumes.json -- sh -c 'ls data'           # the JSON of mesos-execute --volumes
+  dvdi run --volume local/a:data --volume local/b:/mnt/b:ro -- sh -c 'cp /mnt/b/x data/'
+  dvdi run --volume local/c:data,type=image,size=1G --user nobody -- df -h data
+  DVDI_VOLUME_NAME=v DVDI_VOLUME_DRIVER=rc DVDI_VOLUME_CONTAINERPATH=/tmp/v dvdi run -- ls /tmp/v
+
+Volumes come from FILE, --volume and DVDI_VOLUME_* together. A relative PATH lies in the sandbox.
+
+Exit code: the task's own, 128+n if signal n ended it; 127 its program is not there; 126 it cannot
+be run; 125 dvdi itself failed before the task, or the command line is wrong; 128+n if signal n
+interrupted dvdi before the task.)";
+
+inline constexpr std::string_view volume =
+    R"(Examples:
+  dvdi volume ls
+  dvdi volume inspect local/data
+  dvdi volume create local/data --option type=image --option size=1G
+  dvdi volume rm local/data)";
+
+inline constexpr std::string_view volume_ls =
+    R"(Volumes of this node and, as far as drivers list them, those that are not mounted here.
+
+Examples:
+  dvdi volume ls
+  dvdi volume ls --known                             # quick: no driver is asked
+  dvdi volume ls --format json | jq '.volumes[] | select(.owed != null)')";
+
+inline constexpr std::string_view volume_inspect =
+    R"(Examples:
+  dvdi volume inspect local/data
+  dvdi volume inspect rc/a rc/b --format json)";
+
+inline constexpr std::string_view volume_create =
+    R"(Examples:
+  dvdi volume create local/data
+  dvdi volume create local/data -o type=image -o size=1G -o fstype=xfs
+  dvdi volume create rc/backup -o remote=store:backup)";
+
+inline constexpr std::string_view volume_rm =
+    R"(Refused while a container uses the volume, it is mounted, or an unmount is owed.
+
+Examples:
+  dvdi volume rm local/data
+  dvdi volume rm rc/a rc/b)";
+
+inline constexpr std::string_view ps =
+    R"(Examples:
+  dvdi ps
+  dvdi ps --all --format json)";
+
+inline constexpr std::string_view inspect =
+    R"(Examples:
+  dvdi inspect 4f1c                                  # the beginning of an id, if only one has it
+  dvdi inspect 4f1c --format json)";
+
+inline constexpr std::string_view events =
+    R"(Without --since all recorded events are shown, oldest first. With --format json each line is one
+CloudEvent, exactly as it is stored.
+
+Examples:
+  dvdi events --since 1h
+  dvdi events --since 1200 --format json             # those after number 1200
+  dvdi events --follow --format json | jq .type
+  dvdi events verify)";
+
+inline constexpr std::string_view events_verify =
+    R"(Reads every event, checks the sequence numbers and the chain of hashes. Exit code 1: not intact.
+
+Examples:
+  dvdi events verify
+  dvdi events verify --format json | jq -r .head     # keep it elsewhere, compare it later)";
+
+inline constexpr std::string_view usage =
+    R"(Three figures, never added up: how long containers referred to a volume, how long it was mounted
+here, how long it existed; and GiB-hours of each where the size is known.
+
+Examples:
+  dvdi usage
+  dvdi usage --by principal --since 7d
+  dvdi usage --by day --since 2026-11-01 --until 2026-12-01 --format json)";
+
+inline constexpr std::string_view doctor =
+    R"(Changes nothing. Exit code 1 if there is a problem; warnings do not count.
+
+Examples:
+  dvdi doctor
+  dvdi doctor --format json | jq '.findings[] | select(.level == "problem")')";
+
+inline constexpr std::string_view version =
+    R"(Examples:
+  dvdi version
+  dvdi version --format json)";
+
+}  // namespace dvdi::cli::help

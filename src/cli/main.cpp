@@ -1,0 +1,186 @@
+// dvdi: external volumes for the tasks of a Linux node.
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <exception>
+
+#include "base/random.h"
+#include "cli/command_run.h"
+#include "cli/commands.h"
+#include "cli/run_request.h"
+#include "cli/table.h"
+#include "daemon/open.h"
+#include "launcher/launch.h"
+#include "linux/helper_pool.h"
+
+namespace dvdi::cli {
+
+namespace {
+
+// Longer than the longest driver call by default (an unmount, 10 minutes): the driver's own deadline is the
+// better error.
+constexpr Duration command_timeout = std::chrono::minutes(15);
+
+// With a closed 0, 1 or 2 the next file that is opened (the state database) would become standard output.
+bool have_standard_descriptors() {
+  for (;;) {
+    const int fd = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (fd < 0) return false;
+    if (fd > STDERR_FILENO) {
+      ::close(fd);
+      return true;
+    }
+    ::fcntl(fd, F_SETFD, 0);  // kept: a task gets it, too
+  }
+}
+
+// A reader or a driver that went away is an error of write(2), not the end of the process. A task gets what
+// was there before.
+class IgnoredBrokenPipes {
+ public:
+  IgnoredBrokenPipes() {
+    struct sigaction ignore{};
+    ignore.sa_handler = SIG_IGN;
+    ::sigaction(SIGPIPE, &ignore, &before_);
+  }
+  ~IgnoredBrokenPipes() { ::sigaction(SIGPIPE, &before_, nullptr); }
+  IgnoredBrokenPipes(const IgnoredBrokenPipes&) = delete;
+  IgnoredBrokenPipes& operator=(const IgnoredBrokenPipes&) = delete;
+
+  template <class Work>
+  auto as_before(Work work) {
+    ::sigaction(SIGPIPE, &before_, nullptr);
+    auto result = work();
+    struct sigaction ignore{};
+    ignore.sa_handler = SIG_IGN;
+    ::sigaction(SIGPIPE, &ignore, nullptr);
+    return result;
+  }
+
+ private:
+  struct sigaction before_{};
+};
+
+class Program {
+ public:
+  explicit Program(Arguments arguments) : arguments_(std::move(arguments)) {}
+
+  int main() {
+    if (const auto* command = std::get_if<RunCommand>(&arguments_.command)) return main_run(*command);
+    Screen screen{.out = out_, .format = arguments_.format, .width = terminal_width()};
+    Result<int> code = perform(screen);
+    // Also after a failure: what was found before it is shown.
+    if (const Status flushed = out_.flush(); !flushed && code) code = fail(flushed.error());
+    if (code) return *code;
+    if (out_.reader_gone()) return 0;
+    say_error(code.error(), arguments_.format);
+    return exit_failed;
+  }
+
+ private:
+  int main_run(const RunCommand& command) {
+    auto helpers = HelperPool::start();
+    if (!helpers) return run_failed(helpers.error());
+    auto request = run_request(command, environ);
+    if (!request) return run_failed(request.error());
+    const RunServices services{
+        .open = [&](const Context& context,
+                    bool settle) { return open_api(context, options(settle), **helpers); },
+        .launch =
+            [&](const Context& context, const launcher::Task& task, const launcher::OnCreated& on_created) {
+              return pipes_.as_before([&] { return launcher::run(context, task, on_created); });
+            },
+        .say = say,
+        .say_error = [&](const Error& error) { say_error(error, arguments_.format); }};
+    return run(context_, command, *request, services);
+  }
+
+  int run_failed(const Error& error) {
+    say_error(error, arguments_.format);
+    return exit_run_failed;
+  }
+
+  Result<int> perform(Screen& screen) {
+    if (std::holds_alternative<VersionCommand>(arguments_.command)) return version(screen);
+    DVDI_TRY(const auto helpers, HelperPool::start());
+    const Context bounded = context_.with_timeout(command_timeout);
+    if (std::holds_alternative<DoctorCommand>(arguments_.command)) {
+      return doctor(diagnose(bounded, options(false), *helpers), screen);
+    }
+    DVDI_TRY(const auto api, open_api(bounded, options(true), *helpers));
+    for (const std::string& notice : api->notices()) say(notice);
+    if (const auto* command = std::get_if<EventsCommand>(&arguments_.command)) {
+      return events(context_, *api, *command, screen);  // --follow has no end
+    }
+    if (std::holds_alternative<EventsVerifyCommand>(arguments_.command)) {
+      return events_verify(context_, *api, screen);  // as long as the record is
+    }
+    return look(bounded, *api, screen);
+  }
+
+  Result<int> look(const Context& context, Api& api, Screen& screen) {
+    const Command& any = arguments_.command;
+    if (const auto* command = std::get_if<VolumeListCommand>(&any))
+      return volume_list(context, api, *command, screen);
+    if (const auto* command = std::get_if<VolumeInspectCommand>(&any)) {
+      return volume_inspect(context, api, *command, screen);
+    }
+    if (const auto* command = std::get_if<VolumeCreateCommand>(&any)) {
+      return volume_create(context, api, *command, screen);
+    }
+    if (const auto* command = std::get_if<VolumeRemoveCommand>(&any)) {
+      return volume_remove(context, api, *command, screen);
+    }
+    if (const auto* command = std::get_if<PsCommand>(&any)) return ps(context, api, *command, screen);
+    if (const auto* command = std::get_if<InspectCommand>(&any))
+      return inspect(context, api, *command, screen);
+    return usage(context, api, std::get<UsageCommand>(any), screen);
+  }
+
+  OpenOptions options(bool settle) const {
+    return {.state_dir = arguments_.state_dir, .config_file = arguments_.config_file, .settle = settle};
+  }
+
+  Arguments arguments_;
+  IgnoredBrokenPipes pipes_;
+  Output out_{STDOUT_FILENO};
+  const Context context_{system_clock(), random_uuid()};
+};
+
+int answer(const Answer& answer) {
+  if (answer.exit_code != 0) {
+    fmt::print(stderr, "{}", answer.text);
+    return answer.exit_code;
+  }
+  Output out(STDOUT_FILENO);
+  if (out.write(answer.text) && out.flush()) return 0;
+  if (out.reader_gone()) return 0;
+  return exit_failed;
+}
+
+int main(const std::vector<std::string>& words) {
+  auto parsed = parse_arguments(words, system_clock().wall());
+  if (const auto* only = std::get_if<Answer>(&parsed)) return answer(*only);
+  return Program(std::get<Arguments>(std::move(parsed))).main();
+}
+
+}  // namespace
+
+}  // namespace dvdi::cli
+
+int main(int argc, char** argv) {
+  if (!dvdi::cli::have_standard_descriptors()) return dvdi::cli::exit_run_failed;
+  const std::vector<std::string> words(argv + (argc > 0 ? 1 : 0), argv + argc);
+  try {
+    return dvdi::cli::main(words);
+  } catch (const std::exception& error) {
+    // Out of memory, or a bug. What was begun is settled by the next command.
+    dvdi::cli::say(std::string("internal: ") + error.what());
+    const bool run = std::find(words.begin(), words.end(), "run") != words.end();
+    return run ? dvdi::cli::exit_run_failed : dvdi::cli::exit_failed;
+  }
+}

@@ -1,0 +1,113 @@
+#include "cli/output.h"
+
+#include <fmt/format.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "base/json.h"
+
+namespace dvdi::cli {
+
+namespace {
+
+constexpr std::size_t buffer_bytes = 64 * 1024;
+
+// 0, or errno.
+int write_all(int fd, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t written = ::write(fd, text.data(), text.size());
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      if (errno == EAGAIN) {
+        // Somebody who shares the descriptor made it non-blocking (ssh and some shells do).
+        pollfd wait{.fd = fd, .events = POLLOUT, .revents = 0};
+        poll(&wait, 1, -1);
+        continue;
+      }
+      return errno;
+    }
+    text.remove_prefix(static_cast<std::size_t>(written));
+  }
+  return 0;
+}
+
+std::string_view outcome_name(Outcome outcome) {
+  switch (outcome) {
+    case Outcome::none:
+      return "none";
+    case Outcome::not_sent:
+      return "not_sent";
+    case Outcome::refused:
+      return "refused";
+    case Outcome::unknown:
+      return "unknown";
+  }
+  return "none";
+}
+
+}  // namespace
+
+Status Output::write(std::string_view text) {
+  buffer_ += text;
+  if (buffer_.size() >= buffer_bytes) return flush();
+  return {};
+}
+
+Status Output::write_json(const boost::json::value& value) {
+  DVDI_CHECK(write(json::serialize(value)));
+  return write("\n");
+}
+
+Status Output::flush() {
+  const int error = write_all(fd_, buffer_);
+  buffer_.clear();
+  if (error == 0) return {};
+  if (error == EPIPE) reader_gone_ = true;
+  return os_error("writing to standard output", error);
+}
+
+bool Output::reader_gone() {
+  if (!reader_gone_) {
+    pollfd state{.fd = fd_, .events = 0, .revents = 0};
+    // POLLERR on the writing end of a pipe or a socket: nobody reads any more.
+    if (poll(&state, 1, 0) == 1 && (state.revents & POLLERR) != 0) reader_gone_ = true;
+  }
+  return reader_gone_;
+}
+
+void say(std::string_view text) {
+  std::string out = "dvdi: ";
+  for (const char c : text) {
+    out += c;
+    if (c == '\n') out += "dvdi: ";
+  }
+  out += '\n';
+  write_all(STDERR_FILENO, out);
+}
+
+void say_error(const Error& error, Format format) {
+  if (format == Format::json) {
+    const json::object out{{"error", error_json(error)}};
+    write_all(STDERR_FILENO, json::serialize(out) + "\n");
+    return;
+  }
+  say(fmt::format("{}: {}", code_name(error.code), error.text()));
+}
+
+boost::json::value error_json(const Error& error) {
+  json::array attached;
+  for (const Error& one : error.attached) attached.push_back(error_json(one));
+  return json::object{{"code", code_name(error.code)},
+                      {"message", error.message},
+                      {"driver", error.driver},
+                      {"volume", error.volume},
+                      {"operation", error.operation},
+                      {"attempt", error.attempt},
+                      {"hint", error.hint},
+                      {"outcome", outcome_name(error.outcome)},
+                      {"attached", std::move(attached)}};
+}
+
+}  // namespace dvdi::cli

@@ -1,0 +1,39 @@
+// What a command says: results to standard output, everything else to standard error.
+#pragma once
+
+#include <boost/json/fwd.hpp>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+#include "cli/arguments.h"
+
+namespace dvdi::cli {
+
+// Standard output, buffered. A reader that went away (`dvdi events | head`) is no failure: reader_gone()
+// tells it apart from a full disk.
+class Output {
+ public:
+  explicit Output(int fd) : fd_(fd) {}
+  Status write(std::string_view text);
+  Status write_json(const boost::json::value& value);  // one document on one line
+  Status flush();
+  // Also finds a reader that went away while there was nothing to write.
+  bool reader_gone();
+
+ private:
+  int fd_;
+  std::string buffer_;
+  bool reader_gone_ = false;
+};
+
+// "dvdi: TEXT" to standard error, each line of it. Failures are ignored: there is nobody left to tell.
+void say(std::string_view text);
+
+// As `say`; with Format::json as one line {"error": {…}}.
+void say_error(const Error& error, Format format);
+
+// {"code", "message", "driver", "volume", "operation", "attempt", "hint", "outcome", "attached"}
+boost::json::value error_json(const Error& error);
+
+}  // namespace dvdi::cli
