@@ -13,7 +13,7 @@ target_link_libraries(dvdi_options INTERFACE Threads::Threads)
 if(DVDI_SANITIZE)
   # -O1 and no null-dereference analysis: GCC 12's flow warnings are wrong on instrumented code.
   target_compile_options(dvdi_options INTERFACE -fsanitize=${DVDI_SANITIZE} -fno-sanitize-recover=all
-    -Wno-null-dereference -Wno-maybe-uninitialized)
+    "$<$<CXX_COMPILER_ID:GNU>:-Wno-null-dereference;-Wno-maybe-uninitialized>")
   target_link_options(dvdi_options INTERFACE -fsanitize=${DVDI_SANITIZE})
 endif()
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
