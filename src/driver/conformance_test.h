@@ -10,29 +10,23 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sched.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <barrier>
-#include <cerrno>
 #include <chrono>
 #include <fstream>
 #include <functional>
 #include <memory>
-#include <optional>
 #include <stop_token>
 #include <string>
-#include <system_error>
 #include <thread>
 #include <vector>
 
 #include "base/random.h"
 #include "driver/driver.h"
+#include "driver/test_namespace.h"
 
 namespace dvdi::driver {
 
@@ -57,22 +51,6 @@ class Subject {
 
 // A new Subject for each test. Code::unsupported: the test is skipped with the message as its reason.
 using SubjectFactory = std::function<Result<std::unique_ptr<Subject>>()>;
-
-// A mount namespace of this test program's own that shows nothing to the host. Once, before threads.
-inline Status enter_private_mount_namespace() {
-  static bool entered = false;
-  if (entered) return {};
-  if (::geteuid() != 0) return Error{.code = Code::unsupported, .message = "mounting needs root"};
-  if (::unshare(CLONE_NEWNS) != 0) {
-    const int error = errno;
-    return Error{.code = Code::unsupported, .message = os_error("unshare(CLONE_NEWNS)", error).message};
-  }
-  if (::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
-    return os_error("make / private", errno);
-  }
-  entered = true;
-  return {};
-}
 
 class DriverConformance : public testing::TestWithParam<SubjectFactory> {
  protected:

@@ -54,6 +54,10 @@ MS_NOSUID, MS_NODEV, MS_BIND = 2, 4, 4096
 libc = ctypes.CDLL(None, use_errno=True)
 
 
+FAULTS = {"hold", "hang", "error", "plain", "empty", "raw", "half", "big", "drip", "garbage", "close", "redirect",
+          "missing", "mountpoint", "lie"}
+
+
 class PluginError(Exception):
     """Goes to the client as Err."""
 
@@ -194,8 +198,12 @@ class Faults:
         self.releases = 0
 
     def add(self, rules):
+        rules = rules if isinstance(rules, list) else [rules]
+        for rule in rules:
+            if rule["fault"] not in FAULTS or not isinstance(rule["op"], str):
+                raise ValueError(f"no such fault: {rule}")
         with self.changed:
-            self.rules.extend(rules if isinstance(rules, list) else [rules])
+            self.rules.extend(rules)
 
     def release(self, clear=False):
         with self.changed:
@@ -290,12 +298,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def control(self, body):
         if self.path == "/control":
-            self.faults.add(json.loads(body))
+            try:
+                self.faults.add(json.loads(body))
+            except (KeyError, TypeError, ValueError) as error:
+                return self.reply_json({"Err": repr(error)}, 400)
         elif self.path in ("/control/clear", "/control/release"):
             self.faults.release(clear=self.path == "/control/clear")
         else:
             self.faults.record({"op": self.path, "name": "", "id": ""})
-        self.reply_json({})
+        return self.reply_json({})
 
     def answer(self, op, request):
         """(JSON, status) of a plugin that behaves."""
@@ -361,8 +372,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             while True:
                 self.connection.sendall(b" ")
                 time.sleep(0.05)
-        elif fault != "close":
-            raise SystemExit(f"no such fault: {fault}")
+        # "close": that was all.
 
     def wait_for_hang_up(self):
         poller = select.poll()
@@ -370,12 +380,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         poller.poll()
 
 
-class UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+class QuietThreads(socketserver.ThreadingMixIn):
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], OSError):  # a client that is gone is no news
+            super().handle_error(request, client_address)
+
+
+class UnixServer(QuietThreads, socketserver.UnixStreamServer):
     daemon_threads = True
     request_queue_size = 512
 
 
-class TcpServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
+class TcpServer(QuietThreads, socketserver.TCPServer):
     daemon_threads = True
     request_queue_size = 512
     allow_reuse_address = True

@@ -4,10 +4,28 @@
 namespace dvdi::driver {
 namespace {
 
+class FaultySubject final : public Subject {
+ public:
+  explicit FaultySubject(std::vector<std::string> arguments)
+      : plugin_(std::move(arguments)), driver_(plugin_.make_driver()) {}
+  Driver& driver() override { return *driver_; }
+  Options options() const override { return {{"kind", "bind"}}; }
+  std::vector<std::string> odd_names() const override {
+    std::vector<std::string> names = Subject::odd_names();
+    names.insert(names.end(), {"with space", "quote\"back\\slash", "größe", "percent%2Fname", "a/b", "-x",
+                               std::string(255, 'n')});
+    return names;
+  }
+
+ private:
+  docker::testing::FaultyPlugin plugin_;
+  std::unique_ptr<docker::DockerDriver> driver_;
+};
+
 template <class... Arguments>
 SubjectFactory faulty(Arguments... arguments) {
   return [=]() -> Result<std::unique_ptr<Subject>> {
-    return std::make_unique<docker::testing::FaultySubject>(std::vector<std::string>{arguments...});
+    return std::make_unique<FaultySubject>(std::vector<std::string>{arguments...});
   };
 }
 

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <climits>
-#include <filesystem>
 #include <optional>
 
 #include "base/text.h"
@@ -175,8 +174,11 @@ Status check_mount_point(const std::string& mount_point) {
   if (mount_point.size() >= PATH_MAX) return refuse("is longer than a path can be");
   if (mount_point.find('\0') != std::string::npos) return refuse("holds a NUL byte");
   if (mount_point.front() != '/') return refuse("is not absolute");
-  if (mount_point.find_first_not_of("/.") == std::string::npos)
+  const std::vector<std::string_view> parts = split(mount_point, '/');
+  if (std::ranges::find(parts, "..") != parts.end()) return refuse("goes up with '..'");
+  if (std::ranges::all_of(parts, [](std::string_view part) { return part.empty() || part == "."; })) {
     return refuse("is the root of the file system");
+  }
   return {};
 }
 

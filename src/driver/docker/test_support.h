@@ -10,12 +10,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
 #include <memory>
-#include <sstream>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -23,8 +23,8 @@
 
 #include "base/json.h"
 #include "base/text.h"
-#include "driver/conformance_test.h"
 #include "driver/docker/catalog.h"
+#include "driver/test_namespace.h"
 #include "http/client.h"
 #include "linux/fd.h"
 
@@ -182,6 +182,7 @@ class FaultyPlugin {
         http::send(minute(), {.unix_socket = socket()}, {.method = method, .path = path, .body = body});
     EXPECT_TRUE(answer) << answer.error().text();
     if (!answer) return nullptr;
+    EXPECT_EQ(answer->status, 200) << answer->body;
     const auto parsed = json::parse(answer->body, path);
     EXPECT_TRUE(parsed) << parsed.error().text();
     return parsed ? *parsed : json::value();
@@ -192,25 +193,6 @@ class FaultyPlugin {
   std::string name_;
   std::string address_;
   std::unique_ptr<ChildProcess> process_;
-};
-
-// A subject of the conformance suite.
-class FaultySubject final : public Subject {
- public:
-  explicit FaultySubject(std::vector<std::string> arguments)
-      : plugin_(std::move(arguments)), driver_(plugin_.make_driver()) {}
-  Driver& driver() override { return *driver_; }
-  Options options() const override { return {{"kind", "bind"}}; }
-  std::vector<std::string> odd_names() const override {
-    std::vector<std::string> names = Subject::odd_names();
-    names.insert(names.end(), {"with space", "quote\"back\\slash", "größe", "percent%2Fname", "a/b", "-x",
-                               std::string(255, 'n')});
-    return names;
-  }
-
- private:
-  FaultyPlugin plugin_;
-  std::unique_ptr<DockerDriver> driver_;
 };
 
 // rclone, listening at RUN_DIR/rc.sock, with one remote "loc:" that is a folder. It may not listen yet when
