@@ -1,0 +1,115 @@
+# bash completion for dvdi(1). Install as /usr/share/bash-completion/completions/dvdi, or source it.
+# Volumes and containers come from `dvdi ... --format json`, which needs root; without it nothing is offered.
+
+_dvdi_words() { mapfile -t COMPREPLY < <(compgen -W "$1" -- "$cur"); }
+
+_dvdi_files() {
+    mapfile -t COMPREPLY < <(compgen "$1" -- "$cur")
+    compopt -o filenames 2>/dev/null
+}
+
+# The options that lead to the state, as they were given.
+_dvdi_state_options() {
+    state_options=()
+    local i
+    for ((i = 1; i < cword; i++)); do
+        case ${words[i]} in
+            --state-dir | --config) state_options+=("${words[i]}" "${words[i + 1]}") ;;
+            --state-dir=* | --config=*) state_options+=("${words[i]}") ;;
+            --) break ;;
+        esac
+    done
+}
+
+# Names come from outside: only those that are plain words are offered, so that none of them is expanded by the shell.
+_dvdi_volumes() {
+    local state_options
+    _dvdi_state_options
+    _dvdi_words "$(dvdi "${state_options[@]}" volume ls --known --format table 2>/dev/null |
+        awk 'NR > 1 && ($1 "/" $2) ~ /^[A-Za-z0-9_.\/-]+$/ { print $1 "/" $2 }')"
+}
+
+_dvdi_containers() {
+    local state_options
+    _dvdi_state_options
+    _dvdi_words "$(dvdi "${state_options[@]}" ps --all --format table 2>/dev/null |
+        awk 'NR > 1 && $2 ~ /^[A-Za-z0-9_.-]+$/ { print $2 }')"
+}
+
+_dvdi() {
+    local cur=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
+    local words=("${COMP_WORDS[@]}") cword=$COMP_CWORD
+    local global="--state-dir --config --format --help"
+    local command="" sub="" i
+    COMPREPLY=()
+
+    for ((i = 1; i < cword; i++)); do
+        case ${words[i]} in
+            --)
+                # What follows is the task's: its program, then its files.
+                if ((cword == i + 1)); then
+                    _dvdi_files -c
+                else
+                    _dvdi_files -f
+                fi
+                return
+                ;;
+            --state-dir | --config | --format | --volume | -V | --user | -u | --rootfs | --directory | --id | --pid | \
+                --env | -e | --timeout | --since | --until | --by | --option | -o)
+                ((i++))
+                ;;
+            -*) ;;
+            *)
+                if [[ -z $command ]]; then
+                    command=${words[i]}
+                elif [[ -z $sub ]]; then
+                    sub=${words[i]}
+                fi
+                ;;
+        esac
+    done
+
+    case $previous in
+        --format) _dvdi_words "table json"; return ;;
+        --by) _dvdi_words "volume driver owner framework role principal user container day"; return ;;
+        --pid) _dvdi_words "host"; return ;;
+        --user | -u) mapfile -t COMPREPLY < <(compgen -u -- "$cur"); return ;;
+        --state-dir | --rootfs | --directory) _dvdi_files -d; return ;;
+        --config) _dvdi_files -f; return ;;
+        --volume | -V | --id | --env | -e | --timeout | --since | --until | --option | -o) return ;;
+    esac
+
+    case $command in
+        "")
+            _dvdi_words "run volume ps inspect events usage doctor version $global --version"
+            ;;
+        run)
+            if [[ $cur == -* || -n $sub ]]; then
+                _dvdi_words "--volume --user --rootfs --directory --id --pid --env --inherit-env --timeout --verbose -- $global"
+            else
+                _dvdi_files -f
+            fi
+            ;;
+        volume)
+            case $sub in
+                "") _dvdi_words "ls inspect create rm $global" ;;
+                ls) _dvdi_words "--known $global" ;;
+                create) _dvdi_words "--option $global" ;;
+                inspect | rm)
+                    if [[ $cur == -* ]]; then _dvdi_words "$global"; else _dvdi_volumes; fi
+                    ;;
+            esac
+            ;;
+        ps) _dvdi_words "--all $global" ;;
+        inspect)
+            if [[ $cur == -* ]]; then _dvdi_words "$global"; else _dvdi_containers; fi
+            ;;
+        events)
+            if [[ -z $sub ]]; then _dvdi_words "verify --follow --since $global"; else _dvdi_words "$global"; fi
+            ;;
+        usage) _dvdi_words "--by --since --until $global" ;;
+        doctor | version) _dvdi_words "$global" ;;
+    esac
+}
+
+complete -F _dvdi dvdi
