@@ -1,0 +1,74 @@
+#include "driver/local/holders.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <limits.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <fstream>
+#include <memory>
+
+#include "base/text.h"
+
+namespace dvdi::driver::local {
+
+namespace {
+
+constexpr std::size_t most_entries = 4096;  // of one process: its files, its mappings
+
+struct DirCloser {
+  void operator()(DIR* dir) const { ::closedir(dir); }
+};
+
+bool lies_in(const std::string& link, const std::string& mount_point) {
+  std::array<char, PATH_MAX> text{};
+  const ssize_t size = ::readlink(link.c_str(), text.data(), text.size());
+  if (size < 0) return false;
+  const std::string_view path(text.data(), static_cast<std::size_t>(size));
+  return path.starts_with(mount_point) &&
+         (path.size() == mount_point.size() || path[mount_point.size()] == '/');
+}
+
+bool any_in(const std::string& folder, const std::string& mount_point) {
+  const std::unique_ptr<DIR, DirCloser> dir(::opendir(folder.c_str()));
+  if (!dir) return false;
+  for (std::size_t count = 0; count < most_entries; ++count) {
+    const dirent* entry = ::readdir(dir.get());
+    if (entry == nullptr) return false;
+    if (lies_in(fmt::format("{}/{}", folder, entry->d_name), mount_point)) return true;
+  }
+  return false;
+}
+
+bool holds(const std::string& process, const std::string& mount_point) {
+  for (const char* link : {"cwd", "root", "exe"}) {
+    if (lies_in(fmt::format("{}/{}", process, link), mount_point)) return true;
+  }
+  return any_in(process + "/fd", mount_point) || any_in(process + "/map_files", mount_point);
+}
+
+}  // namespace
+
+std::vector<std::string> find_holders(const Context& context, const std::string& mount_point,
+                                      std::size_t most) {
+  const Context bounded = context.detached(std::chrono::seconds(2));
+  std::vector<std::string> found;
+  const std::unique_ptr<DIR, DirCloser> processes(::opendir("/proc"));
+  if (!processes) return found;
+  while (const dirent* entry = ::readdir(processes.get())) {
+    const std::string_view name = entry->d_name;
+    if (!std::ranges::all_of(name, [](char c) { return c >= '0' && c <= '9'; })) continue;
+    if (found.size() >= most || !bounded.check("look for processes")) break;
+    const std::string process = fmt::format("/proc/{}", name);
+    if (!holds(process, mount_point)) continue;
+    std::string program;
+    std::getline(std::ifstream(process + "/comm"), program);
+    found.push_back(fmt::format("{} (pid {})", printable(program, 32), name));
+  }
+  return found;
+}
+
+}  // namespace dvdi::driver::local
