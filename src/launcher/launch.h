@@ -32,6 +32,13 @@ using OnCreated = std::function<Status(pid_t pid)>;
 // main process (128 + n for signal n). An error means that the task's program was never started; two of them
 // are the task's own and map to exit codes: not_found -> 127, permission_denied -> 126 (exit_code_of). Must
 // be called while the process has no other thread.
+//
+// At the end of the context the task gets SIGTERM, and 5 s later SIGKILL; its exit code is the answer then,
+// too.
 Result<int> run(const Context& context, const Task& task, const OnCreated& on_created);
+
+// What a shell would exit with: 127 for a program that is not there, 126 for one that cannot be executed, 125
+// for every other failure before the program was started.
+int exit_code_of(const Error& error);
 
 }  // namespace dvdi::launcher

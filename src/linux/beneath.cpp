@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 
 #include "base/text.h"
@@ -116,6 +117,14 @@ Result<UniqueFd> open_directory(const std::string& path) {
   UniqueFd fd(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!fd) return path_error("opening the folder", path, errno);
   return fd;
+}
+
+Result<std::string> real_path(int fd) {
+  std::array<char, max_path + 1> buffer{};
+  const std::string link = fmt::format("/proc/self/fd/{}", fd);
+  const ssize_t size = ::readlink(link.c_str(), buffer.data(), buffer.size());
+  if (size < 0) return os_error("reading " + link, errno);
+  return std::string(buffer.data(), static_cast<std::size_t>(size));
 }
 
 Result<CreatedPath> create_beneath(int root, std::string_view path, const CreateOptions& options) {

@@ -28,6 +28,9 @@ Result<UniqueFd> open_beneath(int root, std::string_view path, int flags, Links 
 // The folder `path` of this process's own root, for use as `root`.
 Result<UniqueFd> open_directory(const std::string& path);
 
+// Where the file or folder `fd` is, without the links on the way to it, as the kernel's tables name it.
+Result<std::string> real_path(int fd);
+
 enum class Leaf { directory, file };
 
 struct CreatedPath {

@@ -42,6 +42,8 @@ Result<BindSource> open_source(const v1::ContainerMountInfo& instruction) {
   BindSource result;
   result.kind = S_ISDIR(status.st_mode) ? Leaf::directory : Leaf::file;
 
+  DVDI_TRY(result.real_path, real_path(source.get()));
+
   const Depth depth = (flags & MS_REC) != 0 ? Depth::tree : Depth::top;
   DVDI_TRY(result.mount, clone_mount(source.get(), depth));
   std::uint64_t attributes = 0;

@@ -9,6 +9,7 @@ namespace dvdi {
 struct BindSource {
   UniqueFd mount;  // attached nowhere: attach_mount()
   Leaf kind = Leaf::directory;
+  std::string real_path;  // of the source, without the links on its way
 };
 
 // Opens `instruction.source`, verifies from that very descriptor that it lies in the mount that `identity`
