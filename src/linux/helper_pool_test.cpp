@@ -3,8 +3,10 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/fs.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -15,10 +17,12 @@
 #include <array>
 #include <charconv>
 #include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include "linux/helper_wire.h"
 #include "linux/mount_table.h"
+#include "linux/process.h"
 #include "linux/wait.h"
 
 namespace dvdi {
@@ -243,38 +247,112 @@ TEST(HelperPool, WithoutTheAncestorCallsFailAndSaySo) {
   EXPECT_EQ(result.error().outcome, Outcome::not_sent);
 }
 
-TEST(HelperPool, AKilledProgramLeavesNoHelperBehind) {
-  std::array<int, 2> ends_of_pipe{};
-  ASSERT_EQ(::pipe2(ends_of_pipe.data(), O_CLOEXEC), 0);
+// A mount namespace of this program's own; a helper started before it does not see it.
+bool enter_namespace() {
+  return ::unshare(CLONE_NEWNS) == 0 && ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) == 0;
+}
+
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::string pattern = testing::TempDir() + "dvdi-helper-XXXXXX";
+    path_ = std::filesystem::canonical(::mkdtemp(pattern.data()));
+  }
+  ~TemporaryFolder() {
+    ::umount2(path_.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW);
+    std::filesystem::remove_all(path_);
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+// Tells who it is, then hangs.
+Result<std::string> report_and_hang(std::string_view fifo) {
+  const int fd = ::open(std::string(fifo).c_str(), O_WRONLY | O_CLOEXEC);
+  const std::string text = std::to_string(::getpid()) + " " + std::to_string(::getppid()) + "\n";
+  if (::write(fd, text.data(), text.size()) < 0) ::_exit(1);
+  ::close(fd);
+  return forever("");
+}
+
+TEST(HelperPool, AKilledProgramLeavesNoHelperBehindNotEvenABusyOne) {
+  const TemporaryFolder folder;
+  const std::string fifo = folder.path() + "/fifo";
+  ASSERT_EQ(::mkfifo(fifo.c_str(), 0600), 0);
   const pid_t program = ::fork();
   if (program == 0) {
     auto started = HelperPool::start();
-    if (!started) ::_exit(1);
-    const auto idle = (*started)->run(Context(), "pid", own_pid, "");
-    const auto ancestor = (*started)->run(
-        Context(), "parent",
-        [](std::string_view) -> Result<std::string> { return std::to_string(::getppid()); }, "");
-    std::jthread busy([&] {
-      // Busy, not idle, when the program is killed. It writes before it waits.
-      (void)(*started)->run(Context(), "busy", forever, "");
-    });
-    const std::string text = idle.value_or("0") + " " + ancestor.value_or("0") + "\n";
-    [[maybe_unused]] const ssize_t put = ::write(ends_of_pipe[1], text.data(), text.size());
-    for (;;) ::pause();
+    if (started) (void)(*started)->run(Context(), "hang", report_and_hang, fifo);
+    ::_exit(1);
   }
-  ::close(ends_of_pipe[1]);
-  std::string text;
-  for (char c = 0; ::read(ends_of_pipe[0], &c, 1) == 1 && c != '\n';) text += c;
-  ::close(ends_of_pipe[0]);
-  const pid_t helper = to_pid(text);
-  const pid_t ancestor = to_pid(text.substr(text.find(' ') + 1));
+  pid_t helper = 0;
+  pid_t ancestor = 0;
+  std::ifstream(fifo) >> helper >> ancestor;
   ASSERT_GT(helper, 1);
   ASSERT_GT(ancestor, 1);
+  ASSERT_NE(ancestor, program);
   EXPECT_EQ(::kill(helper, 0), 0);
   ::kill(program, SIGKILL);
   ::waitpid(program, nullptr, 0);
   EXPECT_TRUE(ends(ancestor));
   EXPECT_TRUE(ends(helper));
+}
+
+Result<std::string> mount_tmpfs(std::string_view request) {
+  if (::mount("test", std::string(request).c_str(), "tmpfs", 0, nullptr) < 0) return os_error("mount", errno);
+  return std::string();
+}
+
+TEST(HelperPool, WhatAHelperMountsIsMountedForTheProgramAlsoInANamespaceOfItsOwn) {
+  if (::geteuid() != 0) GTEST_SKIP() << "mounting needs root";
+  ASSERT_TRUE(enter_namespace());
+  const auto helpers = pool();
+  const TemporaryFolder folder;
+  const auto mounted = helpers->run(Context(), "mount", mount_tmpfs, folder.path());
+  ASSERT_TRUE(mounted) << mounted.error().text();
+  EXPECT_NE(MountTable::read()->at(folder.path()), nullptr);
+}
+
+// Stuck as on a dead device: the kernel lets a write to a frozen file system wait, and no signal ends it.
+TEST(HelperPool, AHelperThatIsStuckInTheKernelIsAbandonedCountedAndForgottenWhenItGoes) {
+  if (::geteuid() != 0) GTEST_SKIP() << "mounting needs root";
+  ASSERT_TRUE(enter_namespace());
+  const TemporaryFolder images;
+  const TemporaryFolder folder;
+  const std::string image = images.path() + "/image";
+  std::ofstream(image).close();
+  std::filesystem::resize_file(image, 16 << 20);
+  const Context context = Context().with_timeout(std::chrono::minutes(1));
+  for (const std::vector<std::string>& argv :
+       {std::vector<std::string>{"mkfs.ext4", "-q", image},
+        std::vector<std::string>{"mount", "-o", "loop", image, folder.path()}}) {
+    const auto done = run_program(context, argv);
+    ASSERT_TRUE(done) << done.error().text();
+    if (done->exit_code != 0) GTEST_SKIP() << argv[0] << ": " << done->output;
+  }
+  const auto helpers = pool({.idle = 1, .running = 1});
+  const UniqueFd root(::open(folder.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  ASSERT_TRUE(root);
+  ASSERT_EQ(::ioctl(root.get(), FIFREEZE, 0), 0);
+  const auto result = helpers->run(
+      Context().with_timeout(std::chrono::milliseconds(200)), "write to a frozen file system",
+      [](std::string_view path) -> Result<std::string> {
+        const int fd = ::open(path.data(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        return std::to_string(fd);
+      },
+      folder.path() + "/file");
+  const unsigned stuck = helpers->stuck();
+  // It takes the only place.
+  const auto next = helpers->run(Context().with_timeout(std::chrono::milliseconds(50)), "next", echo, "x");
+  ASSERT_EQ(::ioctl(root.get(), FITHAW, 0), 0);
+  EXPECT_EQ(result.error().code, Code::deadline_exceeded);
+  EXPECT_EQ(result.error().outcome, Outcome::unknown);
+  EXPECT_EQ(stuck, 1U);
+  EXPECT_EQ(next.error().outcome, Outcome::not_sent);
+  EXPECT_EQ(helpers->run(context, "after", echo, "x").value(), "x");
+  EXPECT_EQ(helpers->stuck(), 0U);
 }
 
 TEST(HelperWire, RefusesWhatItDidNotWrite) {
