@@ -33,9 +33,11 @@ inline std::unexpected<Error> fail(Error error) { return std::unexpected<Error>(
     return ::dvdi::fail(std::move(DVDI_CONCAT(result_, __LINE__)).error()); \
   declaration = *std::move(DVDI_CONCAT(result_, __LINE__))
 
-// DVDI_CHECK(function()): for a Status, or a value that is not needed.
-#define DVDI_CHECK(expression)                                             \
-  do {                                                                     \
-    auto dvdi_status = (expression);                                       \
-    if (!dvdi_status) return ::dvdi::fail(std::move(dvdi_status).error()); \
+// DVDI_CHECK(function()): for a Status, or a value that is not needed. The name is unique so that a check may
+// stand in a lambda inside another check.
+#define DVDI_CHECK_NAMED(name, expression)                   \
+  do {                                                       \
+    auto name = (expression);                                \
+    if (!name) return ::dvdi::fail(std::move(name).error()); \
   } while (false)
+#define DVDI_CHECK(expression) DVDI_CHECK_NAMED(DVDI_CONCAT(dvdi_status_, __COUNTER__), expression)

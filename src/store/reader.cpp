@@ -30,6 +30,7 @@ ContainerState container_state_of(const std::string& name) {
 MountRow::Pending pending_of(const std::string& name) {
   if (name == "mount") return MountRow::Pending::mount;
   if (name == "unmount") return MountRow::Pending::unmount;
+  if (name == "refused") return MountRow::Pending::refused;
   return MountRow::Pending::none;
 }
 

@@ -16,6 +16,8 @@ std::string_view pending_name(MountRow::Pending pending) {
       return "mount";
     case MountRow::Pending::unmount:
       return "unmount";
+    case MountRow::Pending::refused:
+      return "refused";
   }
   return "none";
 }

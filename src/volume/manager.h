@@ -1,5 +1,5 @@
-// The volume manager: one mount a volume on this node, the set of containers that refer to it, and the unmounts that are
-// owed. ARCHITECTURE.md has the table of states and the reasons.
+// The volume manager: one mount a volume on this node, the set of containers that refer to it, and the
+// unmounts that are owed. ARCHITECTURE.md has the table of states and the reasons.
 #pragma once
 
 #include <memory>
@@ -19,11 +19,14 @@ namespace dvdi::volume {
 struct Policy {
   Duration mount_deadline = std::chrono::seconds(120);
   Duration unmount_deadline = std::chrono::seconds(600);
-  Duration call_deadline = std::chrono::seconds(30);    // every other operation
-  unsigned calls_per_driver = 64;                       // at once; beyond it calls wait
-  unsigned unmount_attempts = 20;                       // then the debt is parked for the operator
-  Duration debt_backoff = std::chrono::seconds(1);      // before the second attempt; doubles, with jitter
+  Duration call_deadline = std::chrono::seconds(30);  // every other operation
+  unsigned calls_per_driver = 64;                     // at once; beyond it calls wait
+  unsigned unmount_attempts = 20;                     // then the debt is parked for the operator
+  Duration debt_backoff = std::chrono::seconds(1);    // before the second attempt; doubles, with jitter
   Duration debt_backoff_cap = std::chrono::minutes(5);
+  // After a Mount whose outcome is not known (it timed out, or we were killed in it), the driver may still be
+  // at it. So long, "there is nothing to unmount" does not end the matter.
+  Duration late_answer = std::chrono::seconds(10);
 };
 
 // One volume that a container wants.
@@ -32,7 +35,8 @@ struct Request {
   driver::Options options;
   bool explicit_create = false;  // must exist: not created on demand
   bool exclusive = false;
-  std::vector<ReferenceRow::Use> uses;  // all places of this container where it appears; none: on the host only
+  std::vector<ReferenceRow::Use>
+      uses;  // all places of this container where it appears; none: on the host only
 };
 
 // The container that asks. Written to the ledger in the transaction of its references.
@@ -63,35 +67,36 @@ struct Recovered {
   std::vector<Owed> owed;
 };
 
-// What the isolator chain needs. Thread-safe. Calls for one container must come one at a time (the chain sees to it).
+// What the isolator chain needs. Thread-safe. Calls for one container must come one at a time (the chain sees
+// to it).
 class Holdings {
  public:
   virtual ~Holdings() = default;
 
-  // Refers the container to all volumes and mounts those that are not mounted: all, or the first error with every
-  // error of the roll-back attached and no reference left (unmounts may then be owed). In the order of `requests`,
-  // which name each volume once. A repetition with the same digest answers the same without calling a driver.
-  // conflict: the container is known with another digest, or exclusive access is taken (the holder is named).
-  // failed_precondition: the container was cleaned up less than an hour ago.
+  // Refers the container to all volumes and mounts those that are not mounted: all, or the first error with
+  // every error of the roll-back attached and no reference left (unmounts may then be owed). In the order of
+  // `requests`, which name each volume once. A repetition with the same digest answers the same without
+  // calling a driver. conflict: the container is known with another digest, or exclusive access is taken (the
+  // holder is named). failed_precondition: the container was cleaned up less than an hour ago.
   virtual Result<std::vector<Mounted>> acquire(const Context& context, const Holder& holder,
                                                const std::vector<Request>& requests) = 0;
 
   // The container's init process, recorded durably before anything of the task runs.
   virtual Status started(const Context& context, const ContainerKey& key, const ProcessIdentity& init) = 0;
 
-  // Ends the container: its references go, volumes that nobody else refers to are unmounted. An error means that the
-  // references are still there (the ledger could not be written); an unmount that failed is owed and reported instead.
-  // With `keep_mounted`, nothing is unmounted and every unmount is owed at once, for that reason: somebody still uses the
-  // mount points. An unknown container succeeds.
+  // Ends the container: its references go, volumes that nobody else refers to are unmounted. An error means
+  // that the references are still there (the ledger could not be written); an unmount that failed is owed and
+  // reported instead. With `keep_mounted`, nothing is unmounted and every unmount is owed at once, for that
+  // reason: somebody still uses the mount points. An unknown container succeeds.
   virtual Result<std::vector<Owed>> release(const Context& context, const ContainerKey& key,
                                             const std::string& keep_mounted) = 0;
 
-  // Containers of `owner` that are neither live nor orphans are released with proof that they are dead: their process
-  // (init; the engine that prepared it, before there is one) is gone. Without `may_unmount` the books are put right and
-  // nothing is unmounted.
+  // Containers of `owner` that are neither live nor orphans are released with proof that they are dead: their
+  // process (init; the engine that prepared it, before there is one) is gone. Without `may_unmount` the books
+  // are put right and nothing is unmounted.
   virtual Result<Recovered> recover(const Context& context, const std::string& owner,
-                                    const std::vector<std::string>& live, const std::vector<std::string>& orphans,
-                                    bool may_unmount) = 0;
+                                    const std::vector<std::string>& live,
+                                    const std::vector<std::string>& orphans, bool may_unmount) = 0;
 };
 
 // Thread-safe.
@@ -111,20 +116,23 @@ class Manager final : public Holdings {
   Status started(const Context& context, const ContainerKey& key, const ProcessIdentity& init) override;
   Result<std::vector<Owed>> release(const Context& context, const ContainerKey& key,
                                     const std::string& keep_mounted) override;
-  Result<Recovered> recover(const Context& context, const std::string& owner, const std::vector<std::string>& live,
-                            const std::vector<std::string>& orphans, bool may_unmount) override;
+  Result<Recovered> recover(const Context& context, const std::string& owner,
+                            const std::vector<std::string>& live, const std::vector<std::string>& orphans,
+                            bool may_unmount) override;
 
-  // Is the mount that the ledger has for the volume still the one in the kernel's table? failed_precondition if not.
-  Status verify(const Context& context, const Mounted& mounted);
-
-  // Rows of another boot end: mounts, references, containers. First thing of an engine.
+  // Rows of another boot end: mounts, references, containers, debts. First thing of an engine.
   Status forget_other_boots(const Context& context);
-  // Transitional rows whose volume lock is free and that nobody refers to, and debts that are due, are settled. Returns
-  // one sentence for each thing that was done or could not be done.
+  // Containers of `owner` whose processes are gone: the engine that worked on them, and the task's init if
+  // there is one.
+  Result<std::vector<ContainerKey>> dead_containers(const Context& context, const std::string& owner);
+  // Transitional rows that nobody refers to and nobody is at work on, debts that are due, and foreign holders
+  // that have gone. Volumes at the same time, each until the context ends. One sentence for each thing that
+  // was done or could not be done.
   std::vector<std::string> settle(const Context& context);
 
-  Status create_volume(const Context& context, const VolumeKey& volume, const driver::Options& options);
+  // failed_precondition while it is in use, mounted, or an unmount is owed.
   Status remove_volume(const Context& context, const VolumeKey& volume);
+  Status create_volume(const Context& context, const VolumeKey& volume, const driver::Options& options);
 
  private:
   struct State;

@@ -1,0 +1,45 @@
+// Driver calls with the deadline of their operation and at most so many at once for each driver: a driver
+// that hangs starves no other.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "base/sync.h"
+#include "volume/manager.h"
+
+namespace dvdi::volume {
+
+// Thread-safe.
+class Calls {
+ public:
+  Calls(driver::Catalog& drivers, const Policy& policy) : drivers_(drivers), policy_(policy) {}
+
+  Status create(const Context& context, const VolumeKey& volume, const driver::Options& options);
+  Status remove(const Context& context, const VolumeKey& volume);
+  Result<driver::VolumeInfo> get(const Context& context, const VolumeKey& volume);
+  Result<std::string> path(const Context& context, const VolumeKey& volume);
+  Result<std::string> mount(const Context& context, const VolumeKey& volume, const std::string& mount_id);
+  Status unmount(const Context& context, const VolumeKey& volume, const std::string& mount_id);
+  // False where the driver cannot be found.
+  bool may_be_plain_directory(const Context& context, const VolumeKey& volume);
+
+ private:
+  struct Gate {
+    Mutex mutex;
+    Condition changed;
+    unsigned running = 0;
+  };
+  template <class Work>
+  auto bounded(const Context& context, const VolumeKey& volume, driver::Operation operation, Work work)
+      -> decltype(work(std::declval<const Context&>(), std::declval<driver::Driver&>()));
+  Gate& gate(const std::string& driver);
+
+  driver::Catalog& drivers_;
+  const Policy& policy_;
+  Mutex mutex_;
+  std::map<std::string, std::unique_ptr<Gate>> gates_;
+};
+
+}  // namespace dvdi::volume

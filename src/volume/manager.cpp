@@ -1,0 +1,413 @@
+#include "volume/manager.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+
+#include "base/sync.h"
+#include "volume/books.h"
+#include "volume/manager_state.h"
+#include "volume/work.h"
+
+namespace dvdi::volume {
+
+namespace {
+
+Error about(const VolumeKey& volume, std::string_view operation, Error error) {
+  if (error.driver.empty()) error.driver = volume.driver;
+  if (error.volume.empty()) error.volume = volume.name;
+  if (error.operation.empty()) error.operation = operation;
+  return error;
+}
+
+}  // namespace
+
+Manager::Manager(Parts parts, Policy policy) : state_(std::make_unique<State>(parts, policy)) {}
+Manager::~Manager() = default;
+
+// The intent, in one transaction: container, references, and `mounting` for each volume without a row. With
+// everything mounted already, this is all there is to do.
+Status Manager::State::intend(Transaction& transaction, const Context& context, const Holder& holder,
+                              const std::vector<Request>& requests, const MountTable& table,
+                              const ProcessIdentity& engine, std::vector<std::string>& ours, bool& known,
+                              bool& ready) {
+  ours.assign(requests.size(), {});
+  known = false;
+  ready = true;
+  DVDI_CHECK(forget_ended_containers(transaction));
+  DVDI_TRY(const auto existing, transaction.container(holder.key));
+  if (existing) {
+    if (existing->state == ContainerState::ended || existing->state == ContainerState::cleaning) {
+      return Error{.code = Code::failed_precondition,
+                   .message = fmt::format("container {} was cleaned up already", holder.key.text()),
+                   .hint = "a prepare that arrives after its cleanup is refused for an hour: use another id"};
+    }
+    if (existing->digest != holder.digest) {
+      return Error{.code = Code::conflict,
+                   .message = fmt::format("container {} is known with another request", holder.key.text()),
+                   .hint = "clean it up first, or use another id"};
+    }
+    known = existing->state != ContainerState::preparing;
+  }
+  ContainerRow container = existing.value_or(ContainerRow{.key = holder.key,
+                                                          .digest = holder.digest,
+                                                          .attribution = holder.attribution,
+                                                          .directory = holder.directory,
+                                                          .directory_is_ours = holder.directory_is_ours,
+                                                          .since = transaction.now()});
+  if (!known) {
+    container.engine = engine;
+    if (existing) {
+      DVDI_CHECK(transaction.put(container));
+    } else {
+      DVDI_CHECK(change_container(transaction, container, ContainerState::preparing, context.trace_id()));
+    }
+  }
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    const Request& request = requests[i];
+    if (!known) DVDI_CHECK(refer(transaction, container, request, context.trace_id()));
+    DVDI_TRY(auto row, transaction.mount(request.volume));
+    if (!row) {
+      row = new_mount(request.volume);
+      DVDI_CHECK(transition(transaction, *row, MountState::mounting, {.trace_id = context.trace_id()}));
+      ours[i] = row->mount_id;
+    }
+    const bool whole = row->state == MountState::mounted && (!row->identity || shows(table, *row));
+    ready = ready && whole;
+  }
+  if (ready && !known) {
+    return change_container(transaction, container, ContainerState::prepared, context.trace_id());
+  }
+  return {};
+}
+
+Status Manager::State::mark_prepared_if_all_mounted(Transaction& transaction, const ContainerKey& key,
+                                                    const std::string& trace_id) {
+  DVDI_TRY(auto container, transaction.container(key));
+  if (!container || container->state != ContainerState::preparing) return {};
+  DVDI_TRY(const auto references, transaction.references_of(key));
+  for (const ReferenceRow& reference : references) {
+    DVDI_TRY(const auto row, transaction.mount(reference.volume));
+    if (!row || row->state != MountState::mounted) return {};
+  }
+  return change_container(transaction, *container, ContainerState::prepared, trace_id);
+}
+
+Result<std::vector<Mounted>> Manager::acquire(const Context& context, const Holder& holder,
+                                              const std::vector<Request>& requests) {
+  State& state = *state_;
+  DVDI_TRY(const ProcessIdentity engine, identify_process(::getpid()));
+  DVDI_TRY(const MountTable table, MountTable::read());
+  std::vector<std::string> ours;
+  bool known = false;
+  bool ready = false;
+  DVDI_CHECK(state.write(context, fmt::format("record the intent of container {}", holder.key.text()),
+                         [&](Transaction& transaction) {
+                           return state.intend(transaction, context, holder, requests, table, engine, ours,
+                                               known, ready);
+                         }));
+
+  std::vector<Result<Mounted>> results(requests.size());
+  std::vector<std::function<void()>> work;
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    work.emplace_back([&, i] {
+      const VolumeKey& volume = requests[i].volume;
+      if (ready) {
+        std::optional<MountRow> row;
+        auto read = state.read(context, "read a mount", [&](Reader& reader) -> Status {
+          DVDI_TRY(row, reader.mount(volume));
+          return {};
+        });
+        if (!read) {
+          results[i] = fail(std::move(read).error());
+        } else if (row) {
+          results[i] = Mounted{volume, row->mount_point, row->identity};
+        } else {
+          results[i] = Error{.code = Code::internal, .message = "a mount that is referred to has no row"};
+        }
+        return;
+      }
+      auto lock = state.parts.volume_locks.acquire(
+          context, lock_name(volume),
+          fmt::format("wait for the call that is running for volume {}", volume.text()));
+      if (!lock) {
+        results[i] = fail(about(volume, "mount", std::move(lock).error()));
+        return;
+      }
+      Work one(state.parts, state.policy, state.calls, context, volume);
+      auto result = one.bring_up(requests[i], ours[i], [&](Transaction& transaction) {
+        return state.mark_prepared_if_all_mounted(transaction, holder.key, context.trace_id());
+      });
+      results[i] = result ? std::move(result) : fail(about(volume, "mount", std::move(result).error()));
+    });
+  }
+  if (ready) {
+    for (const auto& one : work) one();
+  } else {
+    run_parallel(std::move(work));
+  }
+
+  std::vector<Mounted> mounted;
+  std::vector<Error> errors;
+  for (auto& result : results) {
+    if (result) {
+      mounted.push_back(*std::move(result));
+    } else {
+      errors.push_back(std::move(result).error());
+    }
+  }
+  if (errors.empty()) return mounted;
+
+  Error first = std::move(errors.front());
+  for (std::size_t i = 1; i < errors.size(); ++i) first.attached.push_back(std::move(errors[i]));
+  // A container that was prepared before keeps what it has: only a prepare that fails gives everything back.
+  if (known) return first;
+  const Context roll_back = context.detached(state.policy.unmount_deadline + time_to_record);
+  auto given_back = state.release(roll_back, holder.key, {}, first.message, "the prepare failed");
+  if (!given_back) {
+    first.attached.push_back(std::move(given_back).error());
+  } else {
+    for (const Owed& owed : *given_back) {
+      first.attached.push_back(
+          Error{.code = Code::driver_error,
+                .message = fmt::format("the roll-back could not unmount it, which is owed: {}", owed.reason),
+                .driver = owed.driver,
+                .volume = owed.volume,
+                .operation = "unmount",
+                .hint = "it is retried; see `dvdi volume ls`"});
+    }
+  }
+  return first;
+}
+
+Status Manager::started(const Context& context, const ContainerKey& key, const ProcessIdentity& init) {
+  return state_->write(
+      context, fmt::format("record the process of container {}", key.text()),
+      [&](Transaction& transaction) -> Status {
+        DVDI_TRY(auto row, transaction.container(key));
+        if (row && row->state == ContainerState::running && row->init == init) return {};
+        if (!row || row->state != ContainerState::prepared) {
+          return Error{
+              .code = Code::failed_precondition,
+              .message = fmt::format("container {} is {}: only a prepared one can be started", key.text(),
+                                     row ? container_state_name(row->state) : "not known")};
+        }
+        row->init = init;
+        return change_container(transaction, *row, ContainerState::running, context.trace_id());
+      });
+}
+
+Result<std::vector<Owed>> Manager::release(const Context& context, const ContainerKey& key,
+                                           const std::string& keep_mounted) {
+  return state_->release(context, key, keep_mounted, std::nullopt, {});
+}
+
+Result<std::vector<Owed>> Manager::State::release(const Context& context, const ContainerKey& key,
+                                                  const std::string& keep_mounted,
+                                                  const std::optional<std::string>& failed_with,
+                                                  const std::string& reason) {
+  struct TakeDown {
+    VolumeKey volume;
+    std::string mount_id;
+  };
+  std::vector<TakeDown> to_take_down;
+  std::vector<Owed> owed;
+  const auto end = [&](Transaction& transaction) -> Status {
+    DVDI_TRY(auto container, transaction.container(key));
+    if (!container || container->state == ContainerState::ended) return {};
+    if (failed_with)
+      return forget_failed_container(transaction, *container, context.trace_id(), *failed_with);
+    return change_container(transaction, *container, ContainerState::ended, context.trace_id(), reason);
+  };
+
+  DVDI_CHECK(
+      write(context, fmt::format("end container {}", key.text()), [&](Transaction& transaction) -> Status {
+        to_take_down.clear();
+        owed.clear();
+        DVDI_TRY(auto container, transaction.container(key));
+        if (!container || container->state == ContainerState::ended) return {};
+        DVDI_TRY(const auto references, transaction.references_of(key));
+        for (const ReferenceRow& reference : references) {
+          DVDI_CHECK(unrefer(transaction, *container, reference, context.trace_id(), reason));
+          DVDI_TRY(const auto others, transaction.references_to(reference.volume));
+          DVDI_TRY(auto row, transaction.mount(reference.volume));
+          if (!others.empty() || !row) continue;
+          const auto owe_it = [&](const std::string& why) -> Status {
+            DVDI_CHECK(owe(transaction, *row, why, policy, context.trace_id(), false));
+            owed.push_back({reference.volume.driver, reference.volume.name, why});
+            return {};
+          };
+          switch (row->state) {
+            case MountState::mounted:
+              if (keep_mounted.empty()) {
+                DVDI_CHECK(
+                    transition(transaction, *row, MountState::unmounting, {.trace_id = context.trace_id()}));
+                to_take_down.push_back({reference.volume, row->mount_id});
+              } else {
+                row->pending = MountRow::Pending::refused;
+                DVDI_CHECK(
+                    transition(transaction, *row, MountState::unknown,
+                               {.reason = "not unmounted: " + keep_mounted, .trace_id = context.trace_id()}));
+                DVDI_CHECK(owe_it(keep_mounted));
+              }
+              break;
+            case MountState::mounting:
+              // Whoever was at it is gone, or could not write: what became of it is settled later.
+              row->pending = MountRow::Pending::mount;
+              DVDI_CHECK(transition(
+                  transaction, *row, MountState::unknown,
+                  {.reason = "found without anybody at work on it", .trace_id = context.trace_id()}));
+              DVDI_CHECK(owe_it("the outcome of its Mount is not known"));
+              break;
+            case MountState::unknown: {
+              DVDI_TRY(const auto debt, transaction.debt(reference.volume));
+              if (!debt) DVDI_CHECK(owe_it("the outcome of the last call is not known"));
+              break;
+            }
+            case MountState::unmounting:
+            case MountState::absent:
+              break;
+          }
+        }
+        if (to_take_down.empty()) return end(transaction);
+        return change_container(transaction, *container, ContainerState::cleaning, context.trace_id(),
+                                reason);
+      }));
+
+  // The container has ended with the last of its volumes.
+  std::atomic<std::size_t> left = to_take_down.size();
+  std::vector<Result<std::optional<std::string>>> results(to_take_down.size());
+  std::vector<std::function<void()>> work;
+  for (std::size_t i = 0; i < to_take_down.size(); ++i) {
+    work.emplace_back([&, i] {
+      const auto& [volume, mount_id] = to_take_down[i];
+      // An intent that is recorded is carried out, also when the caller has gone away.
+      const Context bounded = context.detached(policy.unmount_deadline + time_to_record);
+      bool counted = false;
+      const auto with = [&](Transaction& transaction) -> Status {
+        if (!counted) {
+          counted = true;
+          if (left.fetch_sub(1) > 1) return {};
+        }
+        return left.load() == 0 ? end(transaction) : Status();
+      };
+      auto lock = parts.volume_locks.acquire(
+          bounded, lock_name(volume),
+          fmt::format("wait for the call that is running for volume {}", volume.text()));
+      if (lock) {
+        Work one(parts, policy, calls, bounded, volume);
+        results[i] = one.take_down(mount_id, with);
+        if (results[i]) return;
+      } else {
+        results[i] = fail(std::move(lock).error());
+      }
+      static_cast<void>(write(context.detached(time_to_record), "end a container", with));
+    });
+  }
+  run_parallel(std::move(work));
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    const VolumeKey& volume = to_take_down[i].volume;
+    if (!results[i]) {
+      owed.push_back({volume.driver, volume.name, results[i].error().text()});
+    } else if (*results[i]) {
+      owed.push_back({volume.driver, volume.name, **results[i]});
+    }
+  }
+  return owed;
+}
+
+Result<std::vector<ContainerKey>> Manager::dead_containers(const Context& context, const std::string& owner) {
+  std::vector<ContainerRow> containers;
+  DVDI_CHECK(state_->read(context, "read the containers", [&](Reader& reader) -> Status {
+    DVDI_TRY(containers, reader.containers());
+    return {};
+  }));
+  std::vector<ContainerKey> dead;
+  for (const ContainerRow& row : containers) {
+    if (row.key.owner != owner || row.state == ContainerState::ended) continue;
+    // Only proof counts: a process that cannot be looked at is alive.
+    if (process_runs(row.engine).value_or(true)) continue;
+    if (row.init && process_runs(*row.init).value_or(true)) continue;
+    dead.push_back(row.key);
+  }
+  return dead;
+}
+
+Result<Recovered> Manager::recover(const Context& context, const std::string& owner,
+                                   const std::vector<std::string>& live,
+                                   const std::vector<std::string>& orphans, bool may_unmount) {
+  Recovered recovered;
+  std::vector<ContainerRow> containers;
+  DVDI_CHECK(state_->read(context, "read the containers", [&](Reader& reader) -> Status {
+    DVDI_TRY(containers, reader.containers());
+    return {};
+  }));
+  DVDI_TRY(const auto dead, dead_containers(context, owner));
+  for (const ContainerRow& row : containers) {
+    if (row.key.owner != owner || row.state == ContainerState::ended) continue;
+    if (std::ranges::find(live, row.key.id) != live.end() ||
+        std::ranges::find(orphans, row.key.id) != orphans.end()) {
+      continue;
+    }
+    if (std::ranges::find(dead, row.key) == dead.end()) {
+      recovered.kept.push_back(row.key.id);
+      continue;
+    }
+    DVDI_TRY(const auto owed,
+             state_->release(context, row.key, may_unmount ? "" : "another isolator could not recover",
+                             std::nullopt, "its owner does not know it and its processes are gone"));
+    recovered.dropped.push_back(row.key.id);
+    recovered.owed.insert(recovered.owed.end(), owed.begin(), owed.end());
+  }
+  return recovered;
+}
+
+Status Manager::remove_volume(const Context& context, const VolumeKey& volume) {
+  State& state = *state_;
+  DVDI_TRY(const auto lock,
+           state.parts.volume_locks.acquire(
+               context, lock_name(volume),
+               fmt::format("wait for the call that is running for volume {}", volume.text())));
+  DVDI_CHECK(state.read(context, "read the volume", [&](Reader& reader) -> Status {
+    DVDI_TRY(const auto references, reader.references_to(volume));
+    DVDI_TRY(const auto row, reader.mount(volume));
+    DVDI_TRY(const auto debt, reader.debt(volume));
+    const std::string why = !references.empty()
+                                ? fmt::format("container {} uses it", references[0].container.text())
+                            : debt ? "an unmount of it is owed: " + debt->last_error
+                            : row  ? fmt::format("it is {}", mount_state_name(row->state))
+                                   : "";
+    if (why.empty()) return {};
+    return Error{.code = Code::failed_precondition,
+                 .message = why,
+                 .driver = volume.driver,
+                 .volume = volume.name,
+                 .operation = "remove",
+                 .hint = "see `dvdi volume inspect`"};
+  }));
+  DVDI_CHECK(state.calls.remove(context, volume));
+  return state.write(context.detached(time_to_record), "record that a volume was removed",
+                     [&](Transaction& transaction) -> Status {
+                       DVDI_TRY(const auto foreign, transaction.foreign(volume));
+                       if (foreign) DVDI_CHECK(clear_foreign(transaction, *foreign, context.trace_id()));
+                       return forget_volume(transaction, volume, context.trace_id());
+                     });
+}
+
+Status Manager::create_volume(const Context& context, const VolumeKey& volume,
+                              const driver::Options& options) {
+  State& state = *state_;
+  DVDI_TRY(const auto lock,
+           state.parts.volume_locks.acquire(
+               context, lock_name(volume),
+               fmt::format("wait for the call that is running for volume {}", volume.text())));
+  DVDI_CHECK(state.calls.create(context, volume, options));
+  return state.write(context.detached(time_to_record), "record that a volume was created",
+                     [&](Transaction& transaction) {
+                       return note_volume(transaction, volume, true, size_of(options), context.trace_id());
+                     });
+}
+
+}  // namespace dvdi::volume

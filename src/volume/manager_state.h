@@ -1,0 +1,47 @@
+// What the sources of Manager share. Only for them.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "linux/mount_table.h"
+#include "volume/calls.h"
+#include "volume/manager.h"
+
+namespace dvdi::volume {
+
+// The key of a volume's lock.
+inline std::string lock_name(const VolumeKey& volume) { return "volume " + volume.text(); }
+
+// What was done must be recorded, also when the request that asked for it has been cancelled meanwhile.
+inline constexpr Duration time_to_record = std::chrono::seconds(60);
+
+struct Manager::State {
+  State(const Parts& given_parts, const Policy& given_policy)
+      : parts(given_parts), policy(given_policy), calls(parts.drivers, policy) {}
+
+  Parts parts;
+  Policy policy;
+  Calls calls;
+
+  Status write(const Context& context, std::string_view what,
+               const std::function<Status(Transaction&)>& work) {
+    return parts.ledger.write(context, what, work);
+  }
+  Status read(const Context& context, std::string_view what, const std::function<Status(Reader&)>& work) {
+    return parts.ledger.read(context, what, work);
+  }
+
+  Status intend(Transaction& transaction, const Context& context, const Holder& holder,
+                const std::vector<Request>& requests, const MountTable& table, const ProcessIdentity& engine,
+                std::vector<std::string>& ours, bool& known, bool& ready);
+  Status mark_prepared_if_all_mounted(Transaction& transaction, const ContainerKey& key,
+                                      const std::string& trace_id);
+  Result<std::vector<Owed>> release(const Context& context, const ContainerKey& key,
+                                    const std::string& keep_mounted,
+                                    const std::optional<std::string>& failed_with, const std::string& reason);
+};
+
+}  // namespace dvdi::volume

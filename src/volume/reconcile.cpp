@@ -1,0 +1,148 @@
+// Manager, what is done for nobody in particular: other boots, remainders of crashes, debts.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+
+#include "base/sync.h"
+#include "volume/books.h"
+#include "volume/manager_state.h"
+#include "volume/work.h"
+
+namespace dvdi::volume {
+
+namespace {
+
+constexpr std::string_view restarted = "the machine was restarted";
+
+Status forget_boot(Transaction& transaction, const std::string& trace_id) {
+  const std::string& now = transaction.now().boot_id;
+  DVDI_TRY(const auto references, transaction.references());
+  for (const ReferenceRow& reference : references) {
+    if (reference.since.boot_id == now) continue;
+    DVDI_TRY(const auto container, transaction.container(reference.container));
+    DVDI_CHECK(unrefer(transaction, container.value_or(ContainerRow{.key = reference.container}), reference,
+                       trace_id, std::string(restarted)));
+  }
+  DVDI_TRY(auto mounts, transaction.mounts());
+  for (MountRow& row : mounts) {
+    if (row.since.boot_id == now) continue;
+    DVDI_CHECK(transition(transaction, row, MountState::absent,
+                          {.reason = std::string(restarted), .lost = true, .trace_id = trace_id}));
+  }
+  DVDI_TRY(const auto debts, transaction.debts());
+  for (const DebtRow& debt : debts) {
+    if (debt.since.boot_id != now) DVDI_CHECK(settle_debt(transaction, debt.volume, trace_id, false));
+  }
+  DVDI_TRY(const auto foreigns, transaction.foreigns());
+  for (const ForeignRow& foreign : foreigns) {
+    if (foreign.since.boot_id != now) DVDI_CHECK(clear_foreign(transaction, foreign, trace_id));
+  }
+  DVDI_TRY(auto containers, transaction.containers());
+  for (ContainerRow& row : containers) {
+    if (row.since.boot_id == now || row.state == ContainerState::ended) continue;
+    DVDI_CHECK(change_container(transaction, row, ContainerState::ended, trace_id, std::string(restarted)));
+  }
+  DVDI_TRY(auto volumes, transaction.volumes());
+  for (VolumeRow& row : volumes) {
+    if (row.since.boot_id == now) continue;
+    // It existed all the time, but of the time between nothing is known here: billed up to what was last
+    // seen, and from now on.
+    DVDI_CHECK(transaction.close_usage(UsageInterval::Kind::provisioned, row.volume));
+    DVDI_CHECK(transaction.open_usage(
+        {.kind = UsageInterval::Kind::provisioned, .volume = row.volume, .size_bytes = row.size_bytes}));
+    row.since = transaction.now();
+    DVDI_CHECK(transaction.put(row));
+  }
+  return {};
+}
+
+}  // namespace
+
+Status Manager::forget_other_boots(const Context& context) {
+  bool anything = false;
+  const std::string& now = state_->parts.ledger.boot_id();
+  DVDI_CHECK(state_->read(context, "look for rows of another boot", [&](Reader& reader) -> Status {
+    const auto is_old = [&](const auto& row) { return row.since.boot_id != now; };
+    DVDI_TRY(const auto references, reader.references());
+    DVDI_TRY(const auto mounts, reader.mounts());
+    DVDI_TRY(const auto debts, reader.debts());
+    DVDI_TRY(const auto foreigns, reader.foreigns());
+    DVDI_TRY(const auto containers, reader.containers());
+    DVDI_TRY(const auto volumes, reader.volumes());
+    anything =
+        std::ranges::any_of(references, is_old) || std::ranges::any_of(mounts, is_old) ||
+        std::ranges::any_of(debts, is_old) || std::ranges::any_of(foreigns, is_old) ||
+        std::ranges::any_of(
+            containers, [&](const auto& row) { return is_old(row) && row.state != ContainerState::ended; }) ||
+        std::ranges::any_of(volumes, is_old);
+    return {};
+  }));
+  if (!anything) return {};
+  return state_->write(context, "end what belonged to another boot", [&](Transaction& transaction) {
+    return forget_boot(transaction, context.trace_id());
+  });
+}
+
+std::vector<std::string> Manager::settle(const Context& context) {
+  State& state = *state_;
+  std::set<VolumeKey> volumes;
+  std::vector<ForeignRow> gone;
+  const auto table = MountTable::read();
+  auto looked = state.read(context, "look for what is not settled", [&](Reader& reader) -> Status {
+    const BootTime now = context.clock().boot();
+    DVDI_TRY(const auto mounts, reader.mounts());
+    for (const MountRow& row : mounts) {
+      DVDI_TRY(const auto references, reader.references_to(row.volume));
+      if (!references.empty()) continue;
+      DVDI_TRY(const auto debt, reader.debt(row.volume));
+      if (row.state == MountState::unknown && debt && (debt->parked || debt->next_try.boot > now)) continue;
+      volumes.insert(row.volume);
+    }
+    DVDI_TRY(const auto foreigns, reader.foreigns());
+    for (const ForeignRow& row : foreigns) {
+      if (table && table->at(row.mount_point) == nullptr) gone.push_back(row);
+    }
+    return {};
+  });
+  if (!looked) return {"what is not settled could not be read: " + looked.error().text()};
+
+  Mutex mutex;
+  std::vector<std::string> said;
+  const auto say = [&](std::string sentence) {
+    if (sentence.empty()) return;
+    const Lock lock(mutex);
+    said.push_back(std::move(sentence));
+  };
+  if (!gone.empty()) {
+    auto cleared = state.write(context, "clear foreign holders", [&](Transaction& transaction) -> Status {
+      for (const ForeignRow& row : gone) DVDI_CHECK(clear_foreign(transaction, row, context.trace_id()));
+      return {};
+    });
+    if (!cleared) say(cleared.error().text());
+  }
+  // A few at a time: what is owed to one driver that hangs does not keep the others waiting for long.
+  constexpr std::size_t at_once = 16;
+  std::vector<VolumeKey> queue(volumes.begin(), volumes.end());
+  std::size_t next = 0;
+  std::vector<std::function<void()>> workers(std::min(at_once, queue.size()), [&] {
+    for (;;) {
+      VolumeKey volume;
+      {
+        const Lock lock(mutex);
+        if (next >= queue.size() || context.cancelled() || context.remaining() == Duration::zero()) return;
+        volume = queue[next++];
+      }
+      auto lock = state.parts.volume_locks.try_acquire(lock_name(volume));
+      if (!lock || !*lock) continue;  // somebody is at work on it
+      Work one(state.parts, state.policy, state.calls, context, volume);
+      auto settled = one.settle_unreferenced();
+      say(settled ? *settled : fmt::format("{}: {}", volume.text(), settled.error().text()));
+    }
+  });
+  run_parallel(std::move(workers));
+  return said;
+}
+
+}  // namespace dvdi::volume

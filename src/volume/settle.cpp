@@ -1,0 +1,136 @@
+// Work, second half: taking a volume down, and settling what nobody refers to.
+
+#include <fmt/format.h>
+
+#include "volume/books.h"
+#include "volume/manager_state.h"
+#include "volume/work.h"
+
+namespace dvdi::volume {
+
+namespace {
+
+using Pending = MountRow::Pending;
+
+}  // namespace
+
+Result<std::optional<std::string>> Work::take_down(const std::string& mount_id,
+                                                   const std::function<Status(Transaction&)>& with) {
+  DVDI_TRY(auto found, row());
+  if (found && found->mount_id == mount_id && found->state == MountState::unmounting) {
+    return unmount(*found, with, Pending::none, {});
+  }
+  // Somebody who had the lock before us did it, or took the mount over.
+  std::optional<std::string> owed;
+  DVDI_CHECK(parts_.ledger.write(context_.detached(time_to_record), "record the end of a use",
+                                 [&](Transaction& transaction) -> Status {
+                                   DVDI_TRY(const auto debt, transaction.debt(volume_));
+                                   if (debt && debt->mount_id == mount_id) owed = debt->last_error;
+                                   return with(transaction);
+                                 }));
+  return owed;
+}
+
+Result<std::optional<std::string>> Work::unmount(MountRow row,
+                                                 const std::function<Status(Transaction&)>& with,
+                                                 Pending before, std::optional<BootTime> suspect_since) {
+  if (row.mount_point.empty()) {
+    // A Mount whose answer we never got: where would it be?
+    if (auto path = calls_.path(context_, volume_)) row.mount_point = *path;
+  }
+  const Clock& clock = context_.clock();
+  const BootTime start = clock.boot();
+  const auto answer = calls_.unmount(context_, volume_, row.mount_id);
+  Cause why = cause();
+  why.duration = clock.boot() - start;
+  if (!answer) why.error = answer.error().text();
+  const auto table = MountTable::read();
+  const bool there = !table || shows(*table, row);
+
+  const auto gone = [&](const std::string& foreign) -> Result<std::optional<std::string>> {
+    DVDI_CHECK(move(row, MountState::absent, why, [&](Transaction& transaction) -> Status {
+      if (!foreign.empty()) DVDI_CHECK(note_foreign(transaction, row, foreign, context_.trace_id()));
+      DVDI_CHECK(settle_debt(transaction, volume_, context_.trace_id(), false));
+      return with ? with(transaction) : Status();
+    }));
+    return std::optional<std::string>();
+  };
+  const auto owed = [&](Pending pending, const std::string& reason) -> Result<std::optional<std::string>> {
+    row.pending = pending;
+    DVDI_CHECK(move(row, MountState::unknown, why, [&](Transaction& transaction) -> Status {
+      DVDI_CHECK(owe(transaction, row, reason, policy_, context_.trace_id()));
+      return with ? with(transaction) : Status();
+    }));
+    return std::optional<std::string>(reason);
+  };
+
+  if (answer) {
+    // The driver is done with us. What is still there is somebody else's: recorded, shown, not touched again.
+    return gone(there && row.identity ? "it is still mounted after our successful Unmount" : "");
+  }
+  const bool may_come_late =
+      before == Pending::mount && suspect_since && clock.boot() - *suspect_since < policy_.late_answer;
+  switch (answer.error().outcome) {
+    case Outcome::refused:
+      if (there) return owed(Pending::refused, why.error);
+      if (may_come_late) {
+        return owed(Pending::mount,
+                    "the driver may still be at the Mount that it has not answered: " + why.error);
+      }
+      why.reason = "nothing of it is mounted: the driver's error is no matter";
+      return gone({});
+    case Outcome::not_sent:
+      return owed(before == Pending::mount ? Pending::mount
+                  : there                  ? Pending::refused
+                                           : Pending::unmount,
+                  why.error);
+    case Outcome::none:
+    case Outcome::unknown:
+      break;
+  }
+  return owed(Pending::unmount, why.error);
+}
+
+Result<std::string> Work::settle_unreferenced() {
+  std::optional<MountRow> found;
+  std::optional<DebtRow> debt;
+  bool referenced = false;
+  DVDI_CHECK(parts_.ledger.read(context_, "read the mount", [&](Reader& reader) -> Status {
+    DVDI_TRY(found, reader.mount(volume_));
+    DVDI_TRY(debt, reader.debt(volume_));
+    DVDI_TRY(const auto references, reader.references_to(volume_));
+    referenced = !references.empty();
+    return {};
+  }));
+  if (referenced || !found) return std::string();
+  MountRow row = *found;
+  const BootTime since = debt ? debt->since.boot : row.since.boot;
+  std::string found_as;
+  switch (row.state) {
+    case MountState::mounting:
+      found_as = "a Mount whose end was not recorded";
+      row.pending = Pending::mount;
+      DVDI_CHECK(move(row, MountState::unknown, cause("found without anybody at work on it")));
+      break;
+    case MountState::unmounting:
+      found_as = "an Unmount whose end was not recorded";
+      row.pending = Pending::unmount;
+      DVDI_CHECK(move(row, MountState::unknown, cause("found without anybody at work on it")));
+      break;
+    case MountState::mounted:
+      found_as = "a mount that nobody refers to";
+      break;
+    case MountState::unknown:
+    case MountState::absent:
+      if (debt && (debt->parked || debt->next_try.boot > context_.clock().boot())) return std::string();
+      found_as = "an unmount that was owed";
+      break;
+  }
+  const Pending before = row.pending;
+  DVDI_CHECK(move(row, MountState::unmounting, cause("settling " + found_as)));
+  DVDI_TRY(const auto owed, unmount(row, {}, before, since));
+  return owed ? fmt::format("{}: {}: still owed: {}", volume_.text(), found_as, *owed)
+              : fmt::format("{}: {}: settled, nothing is mounted", volume_.text(), found_as);
+}
+
+}  // namespace dvdi::volume

@@ -1,0 +1,88 @@
+#include "volume/state.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "base/random.h"
+
+namespace dvdi::volume {
+
+namespace {
+
+using enum MountState;
+
+struct Allowed {
+  MountState from;
+  MountState to;
+};
+
+constexpr std::array allowed = {
+    Allowed{absent, mounting},    Allowed{absent, unknown},  //
+    Allowed{mounting, mounted},   Allowed{mounting, absent},    Allowed{mounting, unknown},
+    Allowed{mounted, unmounting}, Allowed{mounted, unknown},    Allowed{mounted, absent},
+    Allowed{unmounting, absent},  Allowed{unmounting, unknown},  //
+    Allowed{unknown, mounted},    Allowed{unknown, unmounting}, Allowed{unknown, mounting},
+    Allowed{unknown, absent},
+};
+
+std::string event_type(MountState from, MountState to, const Cause& cause) {
+  if (to != absent) return fmt::format("dvdi.mount.{}", mount_state_name(to));
+  if (cause.lost) return "dvdi.mount.lost";
+  if (from == mounting) return "dvdi.mount.failed";
+  return "dvdi.mount.unmounted";
+}
+
+}  // namespace
+
+Status check_transition(MountState from, MountState to) {
+  if (std::ranges::any_of(allowed, [&](const Allowed& one) { return one.from == from && one.to == to; }))
+    return {};
+  return Error{.code = Code::internal,
+               .message = fmt::format("a mount must not go from {} to {}", mount_state_name(from),
+                                      mount_state_name(to))};
+}
+
+MountRow new_mount(const VolumeKey& volume) {
+  MountRow row;
+  row.volume = volume;
+  row.mount_id = random_uuid();
+  row.state = absent;
+  return row;
+}
+
+Status transition(Transaction& transaction, MountRow& row, MountState to, const Cause& cause) {
+  const MountState from = row.state;
+  DVDI_CHECK(check_transition(from, to));
+  if (from == mounted) DVDI_CHECK(transaction.close_usage(UsageInterval::Kind::mounted, row.volume));
+  row.state = to;
+  row.since = transaction.now();
+  if (to != unknown) row.pending = MountRow::Pending::none;
+  if (to == mounted) {
+    row.mounted_since = transaction.now();
+    DVDI_TRY(const auto volume, transaction.volume(row.volume));
+    DVDI_CHECK(transaction.open_usage({.kind = UsageInterval::Kind::mounted,
+                                       .volume = row.volume,
+                                       .size_bytes = volume ? volume->size_bytes : std::nullopt}));
+  }
+  if (to == absent) {
+    DVDI_CHECK(transaction.erase_mount(row.volume));
+  } else {
+    DVDI_CHECK(transaction.put(row));
+  }
+  Event event;
+  event.type = event_type(from, to, cause);
+  event.volume = row.volume;
+  event.mount_id = row.mount_id;
+  event.mount_point = row.mount_point;
+  event.duration = cause.duration;
+  event.attempt = cause.attempt;
+  event.error = cause.error;
+  event.reason = cause.reason;
+  event.trace_id = cause.trace_id;
+  event.details["from"] = mount_state_name(from);
+  return transaction.record(event);
+}
+
+}  // namespace dvdi::volume

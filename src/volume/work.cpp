@@ -1,0 +1,266 @@
+#include "volume/work.h"
+
+#include <fmt/format.h>
+
+#include "volume/books.h"
+#include "volume/manager_state.h"
+
+namespace dvdi::volume {
+
+Result<std::optional<MountRow>> Work::row() {
+  std::optional<MountRow> found;
+  DVDI_CHECK(
+      parts_.ledger.read(context_.detached(time_to_record), "read the mount", [&](Reader& reader) -> Status {
+        DVDI_TRY(found, reader.mount(volume_));
+        return {};
+      }));
+  return found;
+}
+
+Status Work::move(MountRow& row, MountState to, const Cause& cause,
+                  const std::function<Status(Transaction&)>& with) {
+  const MountRow before = row;
+  auto written =
+      parts_.ledger.write(context_.detached(time_to_record),
+                          fmt::format("record that {} is {}", volume_.text(), mount_state_name(to)),
+                          [&](Transaction& transaction) -> Status {
+                            row = before;
+                            DVDI_CHECK(transition(transaction, row, to, cause));
+                            if (with) DVDI_CHECK(with(transaction));
+                            return {};
+                          });
+  if (!written) row = before;
+  return written;
+}
+
+Result<Mounted> Work::bring_up(const Request& request, const std::string& ours,
+                               const std::function<Status(Transaction&)>& with) {
+  DVDI_TRY(auto found, row());
+  if (!found) return fresh(request, with);
+  switch (found->state) {
+    case MountState::mounted: {
+      DVDI_TRY(const MountTable table, MountTable::read());
+      if (!found->identity || shows(table, *found)) {
+        DVDI_CHECK(parts_.ledger.write(context_.detached(time_to_record), "record the use of a mount", with));
+        return mounted(*found);
+      }
+      found->pending = MountRow::Pending::mount;
+      DVDI_CHECK(
+          move(*found, MountState::unknown, cause("the kernel's mount table does not show it any more")));
+      break;
+    }
+    case MountState::mounting:
+      if (found->mount_id == ours) return mount_first(*found, request, with);
+      found->pending = MountRow::Pending::mount;
+      DVDI_CHECK(move(*found, MountState::unknown, cause("found without anybody at work on it")));
+      break;
+    case MountState::unmounting:
+      found->pending = MountRow::Pending::unmount;
+      DVDI_CHECK(move(*found, MountState::unknown, cause("found without anybody at work on it")));
+      break;
+    case MountState::unknown:
+    case MountState::absent:
+      break;
+  }
+  return settle_for_use(*found, request, with);
+}
+
+Result<Mounted> Work::fresh(const Request& request, const std::function<Status(Transaction&)>& with) {
+  MountRow row = new_mount(volume_);
+  DVDI_CHECK(move(row, MountState::mounting, cause()));
+  return mount_first(row, request, with);
+}
+
+Status Work::ensure_created(const Request& request) {
+  if (!request.explicit_create) {
+    auto created = calls_.create(context_, volume_, request.options);
+    if (created) return created;
+    // Some drivers refuse to create what exists. Only an answer is worth a second question, and a driver that
+    // says itself that the options are not those of the volume is right.
+    const Code code = created.error().code;
+    if (created.error().outcome != Outcome::refused || code == Code::conflict ||
+        code == Code::invalid_argument) {
+      return created;
+    }
+    if (calls_.get(context_, volume_)) return {};
+    return created;
+  }
+  auto found = calls_.get(context_, volume_);
+  if (found) return {};
+  Error error = std::move(found).error();
+  error.hint =
+      "the request says that the volume must exist (dvdi.explicit-create): create it first, `dvdi volume "
+      "create`";
+  return error;
+}
+
+Result<Mounted> Work::mount_first(MountRow row, const Request& request,
+                                  const std::function<Status(Transaction&)>& with) {
+  const auto failed = [&](Error error, MountState to, Duration took) -> Result<Mounted> {
+    error.attempt = 1;
+    Cause why = cause();
+    why.error = error.text();
+    why.attempt = 1;
+    why.duration = took;
+    row.pending = MountRow::Pending::mount;
+    if (auto recorded = move(row, to, why); !recorded) error.attached.push_back(std::move(recorded).error());
+    return error;
+  };
+  const Clock& clock = context_.clock();
+  const BootTime start = clock.boot();
+  if (auto created = ensure_created(request); !created) {
+    return failed(std::move(created).error(), MountState::absent, clock.boot() - start);
+  }
+  auto before = MountTable::read();
+  if (!before) return failed(std::move(before).error(), MountState::absent, clock.boot() - start);
+  auto path = calls_.mount(context_, volume_, row.mount_id);
+  const Duration took = clock.boot() - start;
+  if (!path) {
+    // Definite only with a complete answer, or if it was never sent: then there is nothing to unmount.
+    const bool known = path.error().outcome != Outcome::unknown;
+    return failed(std::move(path).error(), known ? MountState::absent : MountState::unknown, took);
+  }
+  const bool plain = calls_.may_be_plain_directory(context_, volume_);
+  auto claim = verify_claim(context_, parts_.helpers, volume_, *path, plain);
+  if (!claim) {
+    auto result = failed(std::move(claim).error(), MountState::unknown, took);
+    // The driver counts us as a user of whatever it did: give that back at once.
+    context_ = context_.detached(policy_.unmount_deadline);
+    auto given_back = move(row, MountState::unmounting, cause("what the driver claimed is not true"));
+    if (given_back) {
+      auto owed = unmount(row, {}, MountRow::Pending::none, {});
+      if (!owed) result.error().attached.push_back(std::move(owed).error());
+    } else {
+      result.error().attached.push_back(std::move(given_back).error());
+    }
+    return result;
+  }
+  std::string foreign;
+  if (claim->identity) {
+    const MountEntry* entry = before->at(claim->mount_point);
+    if (entry != nullptr && identity_of(*entry) == *claim->identity)
+      foreign = "it was mounted before our first Mount";
+  }
+  Cause why = cause();
+  why.attempt = 1;
+  why.duration = took;
+  return record_mounted(row, *claim, request, why, foreign, with);
+}
+
+Result<Mounted> Work::record_mounted(MountRow row, const Claim& claim, const Request& request,
+                                     const Cause& why, const std::string& foreign,
+                                     const std::function<Status(Transaction&)>& with) {
+  row.mount_point = claim.mount_point;
+  row.identity = claim.identity;
+  DVDI_CHECK(parts_.ledger.write(
+      context_.detached(time_to_record), fmt::format("record that {} is mounted", volume_.text()),
+      [&](Transaction& transaction) -> Status {
+        MountRow copy = row;
+        DVDI_CHECK(note_volume(transaction, volume_, false, size_of(request.options), context_.trace_id()));
+        DVDI_CHECK(transition(transaction, copy, MountState::mounted, why));
+        DVDI_CHECK(settle_debt(transaction, volume_, context_.trace_id(), true));
+        if (!foreign.empty()) DVDI_CHECK(note_foreign(transaction, copy, foreign, context_.trace_id()));
+        return with(transaction);
+      }));
+  return mounted(row);
+}
+
+std::optional<Claim> Work::find_mount(const MountRow& row) {
+  auto table = MountTable::read();
+  if (!table) return std::nullopt;
+  std::vector<std::string> places;
+  if (!row.mount_point.empty()) places.push_back(row.mount_point);
+  if (auto path = calls_.path(context_, volume_); path && !path->empty()) places.push_back(*path);
+  if (places.empty()) {
+    if (auto info = calls_.get(context_, volume_); info && !info->mount_point.empty()) {
+      places.push_back(info->mount_point);
+    }
+  }
+  for (const std::string& place : places) {
+    // A directory is no proof of a mount: only the table counts here.
+    if (auto claim = verify_claim(context_, parts_.helpers, volume_, place, false)) return *claim;
+  }
+  return std::nullopt;
+}
+
+Result<Mounted> Work::settle_for_use(MountRow row, const Request& request,
+                                     const std::function<Status(Transaction&)>& with) {
+  const auto adopt = [&](const MountRow& whole, const Claim& claim, std::string reason) {
+    return record_mounted(whole, claim, request, cause(std::move(reason)), {}, with);
+  };
+  const auto whole = [&](const MountRow& looked_at) -> std::optional<Claim> {
+    const auto table = MountTable::read();
+    if (!table || !shows(*table, looked_at)) return std::nullopt;
+    return Claim{.mount_point = looked_at.mount_point,
+                 .identity = identity_of(*table->at(looked_at.mount_point))};
+  };
+  if (row.pending == MountRow::Pending::mount || row.pending == MountRow::Pending::none) {
+    if (const auto claim = find_mount(row))
+      return adopt(row, *claim, "adopted: the earlier Mount had taken effect");
+    return mount_again(row, request, with);
+  }
+  if (row.pending == MountRow::Pending::refused) {
+    if (const auto claim = whole(row)) return adopt(row, *claim, "taken over: its unmount had failed");
+  }
+  // An unmount that is under way is finished first, never turned back: the driver may still be at it.
+  DVDI_CHECK(move(row, MountState::unmounting, cause("finish the earlier unmount before mounting afresh")));
+  DVDI_TRY(const auto owed, unmount(row, {}, MountRow::Pending::unmount, {}));
+  if (!owed) return fresh(request, with);
+  DVDI_TRY(auto now, this->row());
+  if (now && now->state == MountState::unknown && now->pending == MountRow::Pending::refused) {
+    if (const auto claim = whole(*now)) return adopt(*now, *claim, "taken over: its unmount had failed");
+  }
+  return Error{.code = Code::unavailable,
+               .message = fmt::format("an earlier unmount must end first, and does not: {}", *owed),
+               .driver = volume_.driver,
+               .volume = volume_.name,
+               .operation = "mount",
+               .hint = "see `dvdi volume inspect`, and the driver's log"};
+}
+
+Result<Mounted> Work::mount_again(MountRow row, const Request& request,
+                                  const std::function<Status(Transaction&)>& with) {
+  const auto failed = [&](Error error, Duration took) -> Result<Mounted> {
+    error.attempt = 2;
+    Cause why = cause();
+    why.error = error.text();
+    why.attempt = 2;
+    why.duration = took;
+    row.pending = MountRow::Pending::mount;
+    if (auto recorded = move(row, MountState::unknown, why); !recorded) {
+      error.attached.push_back(std::move(recorded).error());
+    }
+    return error;
+  };
+  DVDI_CHECK(move(row, MountState::mounting, cause("again, with the same mount id: it is not mounted")));
+  const BootTime start = context_.clock().boot();
+  if (auto created = ensure_created(request); !created) {
+    return failed(std::move(created).error(), context_.clock().boot() - start);
+  }
+  auto path = calls_.mount(context_, volume_, row.mount_id);
+  const Duration took = context_.clock().boot() - start;
+  if (path) {
+    const bool plain = calls_.may_be_plain_directory(context_, volume_);
+    auto claim = verify_claim(context_, parts_.helpers, volume_, *path, plain);
+    if (!claim) return failed(std::move(claim).error(), took);
+    Cause why = cause();
+    why.attempt = 2;
+    why.duration = took;
+    return record_mounted(row, *claim, request, why, {}, with);
+  }
+  const bool answered = path.error().outcome == Outcome::refused;
+  auto result = failed(std::move(path).error(), took);
+  if (!answered || row.state != MountState::unknown) return result;
+  // It answered, so it is not at it any more: either the first Mount took effect meanwhile, or its books are
+  // not ours.
+  if (const auto claim = find_mount(row)) {
+    return record_mounted(row, *claim, request, cause("adopted: the earlier Mount had taken effect"), {},
+                          with);
+  }
+  DVDI_CHECK(move(row, MountState::unmounting, cause("begin anew: the driver refuses a second Mount")));
+  DVDI_TRY(const auto owed, unmount(row, {}, MountRow::Pending::unmount, {}));
+  if (!owed) return fresh(request, with);
+  return result;
+}
+
+}  // namespace dvdi::volume

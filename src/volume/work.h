@@ -1,0 +1,65 @@
+// The work on one volume, done by whoever holds its lock: bring it up for a container, take it down after the
+// last one, settle what is not known. Reads the row first and acts on what it says.
+#pragma once
+
+#include "volume/calls.h"
+#include "volume/claim.h"
+#include "volume/state.h"
+
+namespace dvdi::volume {
+
+class Work {
+ public:
+  Work(const Manager::Parts& parts, const Policy& policy, Calls& calls, const Context& context,
+       VolumeKey volume)
+      : parts_(parts), policy_(policy), calls_(calls), context_(context), volume_(std::move(volume)) {}
+
+  // Mounted, whatever was the state before. `ours` is the mount id that the caller's own transaction wrote as
+  // `mounting`, "" if it wrote none. Runs `with` in the transaction that makes the volume usable.
+  Result<Mounted> bring_up(const Request& request, const std::string& ours,
+                           const std::function<Status(Transaction&)>& with);
+
+  // The unmount of mount `mount_id`, intended in a transaction of the caller's. Runs `with` in the
+  // transaction that ends it, well or owed. The reason, if it is owed.
+  Result<std::optional<std::string>> take_down(const std::string& mount_id,
+                                               const std::function<Status(Transaction&)>& with);
+
+  // A transitional row or a debt that nobody refers to. A sentence on what became of it; "" if there was
+  // nothing to do.
+  Result<std::string> settle_unreferenced();
+
+ private:
+  Result<Mounted> mount_first(MountRow row, const Request& request,
+                              const std::function<Status(Transaction&)>& with);
+  Result<Mounted> mount_again(MountRow row, const Request& request,
+                              const std::function<Status(Transaction&)>& with);
+  Result<Mounted> settle_for_use(MountRow row, const Request& request,
+                                 const std::function<Status(Transaction&)>& with);
+  Result<Mounted> fresh(const Request& request, const std::function<Status(Transaction&)>& with);
+  Result<Mounted> record_mounted(MountRow row, const Claim& claim, const Request& request, const Cause& cause,
+                                 const std::string& foreign, const std::function<Status(Transaction&)>& with);
+  // The mount of a row whose outcome is not known: where the driver or the row says it could be and the table
+  // shows one.
+  std::optional<Claim> find_mount(const MountRow& row);
+  // Unmounts a row in state `unmounting` and records what came of it. The reason, if it is owed. `before` is
+  // what was pending when the row was `unknown`, and `suspect_since` since when: a Mount may be answered
+  // late.
+  Result<std::optional<std::string>> unmount(MountRow row, const std::function<Status(Transaction&)>& with,
+                                             MountRow::Pending before, std::optional<BootTime> suspect_since);
+  Status ensure_created(const Request& request);
+  Status move(MountRow& row, MountState to, const Cause& cause,
+              const std::function<Status(Transaction&)>& with = {});
+  Result<std::optional<MountRow>> row();
+  Cause cause(std::string reason = {}) const {
+    return {.reason = std::move(reason), .trace_id = context_.trace_id()};
+  }
+  Mounted mounted(const MountRow& row) const { return {volume_, row.mount_point, row.identity}; }
+
+  const Manager::Parts& parts_;
+  const Policy& policy_;
+  Calls& calls_;
+  Context context_;
+  VolumeKey volume_;
+};
+
+}  // namespace dvdi::volume
