@@ -98,9 +98,8 @@ class Run {
     });
     if (ended) return *ended;
     services_.say_error(ended.error());
-    if (isolated && ended.error().code == Code::not_found) return exit_not_found;
-    if (isolated && ended.error().code == Code::permission_denied) return exit_not_executable;
-    return exit_run_failed;
+    // 126 and 127 are for the task's program; an isolate that fails is ours, whatever its code.
+    return isolated ? launcher::exit_code_of(ended.error()) : exit_run_failed;
   }
 
   // The exit code is decided by now and stays: what the task did matters more to a script than our trouble,

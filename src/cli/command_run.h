@@ -11,11 +11,9 @@
 
 namespace dvdi::cli {
 
-// Exit codes of `dvdi run` apart from the task's own.
-inline constexpr int exit_run_failed = 125;      // dvdi failed before the task ran
-inline constexpr int exit_not_executable = 126;  // the task's program is there and cannot be run
-inline constexpr int exit_not_found = 127;       // the task's program is not there
-inline constexpr int exit_signal = 128;          // + n: signal n ended the task, or dvdi before the task
+// Exit codes of `dvdi run` apart from the task's own and launcher::exit_code_of().
+inline constexpr int exit_run_failed = 125;  // dvdi failed before the task ran
+inline constexpr int exit_signal = 128;      // + n: signal n interrupted dvdi before the task
 
 // What `dvdi run` needs from elsewhere, so that a test can stand in for it.
 struct RunServices {
