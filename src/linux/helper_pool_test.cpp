@@ -198,7 +198,8 @@ TEST(HelperPool, ManyThreadsAtOnce) {
 }
 
 TEST(HelperPool, HelpersHaveNoDescriptorOfTheProgramAndIgnoreSignalsOfTheTerminal) {
-  const UniqueFd inherited(::open("/etc/passwd", O_RDONLY));  // on purpose without O_CLOEXEC
+  const UniqueFd first(::open("/etc/passwd", O_RDONLY | O_CLOEXEC));
+  const UniqueFd inherited(::fcntl(first.get(), F_DUPFD, 100));  // beyond those that are replaced
   const auto helpers = pool();
   const auto files = helpers->run(
       Context(), "descriptors",
