@@ -2,6 +2,7 @@
 // with one error contract.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -10,6 +11,7 @@
 #include "base/context.h"
 #include "dvdi/v1/container.pb.h"
 #include "dvdi/v1/launch.pb.h"
+#include "spec/request.h"
 #include "volume/manager.h"
 
 namespace dvdi::isolator {
@@ -22,6 +24,14 @@ enum class Property {
   host_paths,  // every volume of the working copy that is mounted on the host has its host_path
 };
 
+// What a provider of host paths knows about one of them, beyond the path. A host path that is in
+// Preparation::host_paths is a folder, and is there; one that is not was named by the request.
+struct HostPath {
+  std::string label;                                 // as the request called it, for messages: DRIVER/NAME
+  std::optional<v1::MountIdentity> identity;         // the mount that it must show; absent for a plain folder
+  std::map<std::string, spec::Ownership> ownership;  // by container path; absent: none
+};
+
 // What a container is prepared from. `request` is the caller's and never changed; `working` is the chain's
 // own copy of its ContainerInfo: an isolator writes there what later ones need.
 struct Preparation {
@@ -31,7 +41,8 @@ struct Preparation {
   std::string directory;           // the sandbox: absolute, exists
   bool directory_is_ours = false;  // the engine made it and removes it with the container
   v1::ContainerInfo working;
-  v1::ContainerLaunchInfo launch;  // each isolator adds its part
+  std::map<std::string, HostPath> host_paths;  // by host path, from whoever provided it
+  v1::ContainerLaunchInfo launch;              // each isolator adds its part
 };
 
 // Something that an isolator which ran before this one could not do: reported to those after it.

@@ -1,0 +1,40 @@
+// The isolator that makes what is on the host appear in the container: each volume of the working copy that
+// has a host path becomes a mount instruction. It does not know where the host path came from.
+#pragma once
+
+#include "isolator/isolator.h"
+#include "linux/helper_pool.h"
+
+namespace dvdi::isolator {
+
+// Keeps nothing in memory and mounts nothing: the launcher does, in the task's own mount namespace, which
+// ends with the task. So cleanup and recover have nothing to undo. Folders that were made for container paths
+// stay: those in a sandbox of ours go with it, and nothing in a user's directory or root file system is
+// removed.
+class SharedFilesystem final : public Isolator {
+ public:
+  struct Options {
+    std::string sandbox_in_container =
+        "/mnt/mesos/sandbox";  // with a rootfs: where the task sees its sandbox
+    // For one prepare: paths of the host and of volumes are looked at, and their file systems may hang.
+    Duration path_timeout = std::chrono::seconds(30);
+  };
+
+  explicit SharedFilesystem(HelperPool& helpers) : SharedFilesystem(helpers, Options()) {}
+  SharedFilesystem(HelperPool& helpers, Options options) : helpers_(helpers), options_(std::move(options)) {}
+
+  std::string_view name() const override { return "shared filesystem"; }
+  std::vector<Property> needs() const override { return {Property::host_paths}; }
+  Status prepare(const Context& context, Preparation& preparation) override;
+  Result<std::vector<Owed>> cleanup(const Context&, const ContainerKey&,
+                                    const std::vector<Failure>&) override {
+    return std::vector<Owed>();
+  }
+  Status recover(const Context&, const RecoverRequest&, const std::vector<Failure>&) override { return {}; }
+
+ private:
+  HelperPool& helpers_;
+  const Options options_;
+};
+
+}  // namespace dvdi::isolator
