@@ -5,7 +5,6 @@
 namespace dvdi::spec {
 namespace {
 
-using testing::Contains;
 using testing::ElementsAre;
 using testing::IsEmpty;
 using testing::Pair;

@@ -182,7 +182,7 @@ TEST(Limits, OptionsAndLabels) {
   EXPECT_THAT(problems_of(of_flags({"local/a:x," + std::string(255, 'k') + "=v"})), IsEmpty());
   EXPECT_THAT(problems_of(of_flags({"local/a:x," + std::string(256, 'k') + "=v"})), SizeIs(1));
   std::string labels;
-  for (int i = 0; i < 257; ++i) labels += fmt::format("{}\"l{}\": \"v\"", i == 0 ? "" : ",", i);
+  for (int i = 0; i < 257; ++i) labels += fmt::format(R"({}"l{}": "v")", i == 0 ? "" : ",", i);
   EXPECT_THAT(problems_of(of_file(R"({"id": "/a", "cmd": "x", "labels": {)" + labels + "}}", {})),
               ElementsAre("labels: has 257 labels, an app may have 256"));
 }

@@ -26,7 +26,7 @@ ReadVolume read_volume_flag(std::string_view flag, std::size_t index, Problems& 
   // Only the volume is quoted: what follows may hold a secret.
   const std::string place =
       fmt::format("--volume {} ({})", index + 1, printable(flag.substr(0, flag.find_first_of(":,=")), 100));
-  const ReadVolume nothing{.place = place};
+  ReadVolume nothing{.place = place};
   if (!is_utf8(flag)) {
     problems.add(place, "is not UTF-8");
     return nothing;
