@@ -39,8 +39,9 @@ class Targets {
         if (plan_->has_rootfs())
           return Error{.code = Code::invalid_argument,
                        .message = "a target on the host cannot be seen in a root file system of its own"};
-        // On the host nothing is made: a path that is not there is a mistake in the request.
-        return open_beneath(root_, target, O_PATH, Links::inside);
+        // On the host nothing is made: a path that is not there is a mistake in the request. The isolator
+        // resolved its links; one that is there now was put there since.
+        return open_beneath(root_, target, O_PATH, Links::none);
     }
   }
 
