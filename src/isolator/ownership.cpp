@@ -134,7 +134,13 @@ Result<std::string> find_in_helper(std::string_view request) {
   const auto number = id_number(user);
   DVDI_TRY(const auto found, names.user(user, number));
   if (!found && !number) return no_such("user", user, rootfs);
-  Owner owner = found ? *found : Owner{.uid = *number, .gid = *number};
+  // As the launcher sees it: there is no safe guess of a group.
+  if (!found && colon == std::string_view::npos) {
+    Error error = no_such("user", user, rootfs);
+    error.hint = "give the group, too: UID:GID";
+    return error;
+  }
+  Owner owner = found ? *found : Owner{.uid = *number, .gid = 0};
   if (colon != std::string_view::npos) {
     const std::string group(fields[0].substr(colon + 1));
     if (const auto gid = id_number(group)) {

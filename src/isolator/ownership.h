@@ -8,9 +8,10 @@
 
 namespace dvdi::isolator {
 
-// The ids of `user` (USER[:GROUP], names or numbers; "": root). Names are looked up in the rootfs's own
-// passwd and group files if there is a rootfs, else by the host, in a helper: a directory service can hang.
-// Without GROUP it is the user's own group; a number that is nobody's is its own group, too.
+// The ids of `user` (USER[:GROUP], names or numbers; "": root), as the launcher will find them. Names are
+// looked up in the rootfs's own passwd and group files if there is a rootfs, else by the host, in a helper: a
+// directory service can hang. Without GROUP it is the user's own group; a number without an account needs a
+// GROUP.
 Result<Owner> find_owner(const Context& context, HelperPool& helpers, const std::string& user,
                          const std::string& rootfs);
 

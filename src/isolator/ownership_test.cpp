@@ -35,7 +35,8 @@ TEST(FindOwner, OnTheHost) {
   EXPECT_EQ(owner_text("root"), "0:0");
   EXPECT_EQ(owner_text("nobody"), "65534:65534");
   EXPECT_EQ(owner_text("0"), "0:0");
-  EXPECT_EQ(owner_text("54321"), "54321:54321");
+  EXPECT_EQ(owner_text("54321"), "invalid_argument");
+  EXPECT_EQ(owner_text("54321:54322"), "54321:54322");
   EXPECT_EQ(owner_text("54321:0"), "54321:0");
   EXPECT_EQ(owner_text("nobody:daemon"), "65534:1");
   EXPECT_EQ(owner_text("no-such-user"), "invalid_argument");

@@ -123,7 +123,7 @@ TEST_F(SharedFilesystemTest, RelativePathsAreMadeInTheSandboxForTheTasksUser) {
 
 TEST_F(SharedFilesystemTest, WithARootFileSystemAbsolutePathsAreMadeInItAndRelativeOnesInTheSandbox) {
   with_image();
-  request.mutable_command()->set_user("1234");
+  request.mutable_command()->set_user("1234:5678");
   external("a", "/made/here");
   external("b", "data");
   external("c", "/mnt/sandbox/more");
@@ -151,7 +151,7 @@ TEST_F(SharedFilesystemTest, WithoutOneAbsolutePathsMustExist) {
 }
 
 TEST_F(SharedFilesystemTest, TheOldFormMakesPathsUnderTmpForRoot) {
-  request.mutable_command()->set_user("1234");
+  request.mutable_command()->set_user("1234:5678");
   const std::string made = dir / "old/form";  // temp folders of these tests lie in /tmp
   ASSERT_TRUE(made.starts_with("/tmp/"));
   external("a", made);
@@ -312,7 +312,7 @@ TEST_F(SharedFilesystemTest, ARelativeHostPathIsMadeInTheSandboxLikeTheContainer
 }
 
 TEST_F(SharedFilesystemTest, SourcesOfMesosThatAreOnTheHost) {
-  request.mutable_command()->set_user("1234");
+  request.mutable_command()->set_user("1234:5678");
   const std::string path = dir.make_folder("host");
   auto& from_host = *add("a").mutable_source();
   from_host.set_type(v1::Volume::Source::HOST_PATH);
