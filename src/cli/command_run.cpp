@@ -85,7 +85,7 @@ class Run {
 
     bool isolated = true;
     const Result<int> ended = services_.launch(context_, task, [&](pid_t pid) -> Status {
-      const Status status = api_->isolate(context_.detached(isolate_timeout), prepared_.key, pid);
+      Status status = api_->isolate(context_.detached(isolate_timeout), prepared_.key, pid);
       if (status) {
         api_.reset();
         return {};

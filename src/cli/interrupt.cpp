@@ -13,14 +13,14 @@ namespace dvdi::cli {
 namespace {
 
 constexpr std::array<int, 3> signals = {SIGINT, SIGTERM, SIGHUP};
-constexpr char end_of_watch = 0;
+constexpr unsigned char end_of_watch = 0;
 
 std::atomic<int> pipe_for_handler = -1;
 static_assert(std::atomic<int>::is_always_lock_free, "used in a signal handler");
 
 extern "C" void hand_on(int number) {
   const int saved = errno;
-  const char byte = static_cast<char>(number);
+  const auto byte = static_cast<unsigned char>(number);
   // Full: thousands of signals are waiting to be read already.
   [[maybe_unused]] const ssize_t written = ::write(pipe_for_handler.load(), &byte, 1);
   errno = saved;
@@ -70,7 +70,7 @@ int Interrupt::finish() {
 void Interrupt::watch(const OnSignal& on_signal) {
   unsigned count = 0;
   for (;;) {
-    char byte = end_of_watch;
+    unsigned char byte = end_of_watch;
     const ssize_t got = ::read(read_end_.get(), &byte, 1);
     if (got < 0 && errno == EINTR) continue;
     if (got != 1 || byte == end_of_watch) return;

@@ -99,7 +99,7 @@ class Program {
     return run(context_, command, *request, services);
   }
 
-  int run_failed(const Error& error) {
+  int run_failed(const Error& error) const {
     say_error(error, arguments_.format);
     return exit_run_failed;
   }
@@ -122,7 +122,7 @@ class Program {
     return look(bounded, *api, screen);
   }
 
-  Result<int> look(const Context& context, Api& api, Screen& screen) {
+  Result<int> look(const Context& context, Api& api, Screen& screen) const {
     const Command& any = arguments_.command;
     if (const auto* command = std::get_if<VolumeListCommand>(&any))
       return volume_list(context, api, *command, screen);

@@ -12,7 +12,7 @@ namespace dvdi::cli {
 
 namespace {
 
-constexpr std::size_t buffer_bytes = 64 * 1024;
+constexpr std::size_t buffer_bytes = std::size_t{64} << 10;
 
 // 0, or errno.
 int write_all(int fd, std::string_view text) {

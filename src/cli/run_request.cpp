@@ -24,7 +24,7 @@ Result<std::string> read_bounded(const std::string& file, std::size_t limit) {
   }
   const int fd = standard_input ? STDIN_FILENO : opened.get();
   std::string text;
-  std::array<char, 16 * 1024> piece;
+  std::array<char, std::size_t{16} << 10> piece;
   for (;;) {
     const ssize_t count = ::read(fd, piece.data(), piece.size());
     if (count < 0 && errno == EINTR) continue;
