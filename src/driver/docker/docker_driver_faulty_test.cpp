@@ -126,7 +126,12 @@ TEST_F(DockerDriverFaults, AHugeAnswerIsCutOff) {
   expect_failure(unmount(), Code::driver_violation, Outcome::unknown, "unmount", "longer than 1048576 bytes");
   expect_failure(driver_->list(minute()), Code::driver_violation, Outcome::unknown, "list", "longer than",
                  "");
-  EXPECT_LT(peak_kib() - before, 60 * 1024);  // of 100 MB that were offered, three times
+  const long grown = peak_kib() - before;
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they keep what was freed
+  EXPECT_LT(grown, 60 * 1024);  // of 100 MB that were offered, three times
+#else
+  EXPECT_LT(grown, 200 * 1024);
+#endif
 }
 
 TEST_F(DockerDriverFaults, ACallThatIsNotAnsweredEndsAtTheDeadlineAndOthersGoOn) {
