@@ -15,7 +15,6 @@ _dvdi_state_options() {
     for ((i = 1; i < cword; i++)); do
         case ${words[i]} in
             --state-dir | --config) state_options+=("${words[i]}" "${words[i + 1]}") ;;
-            --state-dir=* | --config=*) state_options+=("${words[i]}") ;;
             --) break ;;
         esac
     done
@@ -38,7 +37,13 @@ _dvdi_containers() {
 
 _dvdi() {
     local cur=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
-    local words=("${COMP_WORDS[@]}") cword=$COMP_CWORD
+    local words=() cword word
+    # bash splits `--format=json` into three words; here an option and its value are two.
+    for word in "${COMP_WORDS[@]:0:COMP_CWORD}"; do [[ $word == = ]] || words+=("$word"); done
+    [[ $cur == = ]] && cur=""
+    cword=${#words[@]}
+    previous=${words[cword - 1]}
+    words+=("$cur")
     local global="--state-dir --config --format --help"
     local command="" sub="" i
     COMPREPLY=()
