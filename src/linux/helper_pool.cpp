@@ -52,6 +52,7 @@ Status send_all(const Context& context, int socket, std::string_view bytes, std:
 Status receive_all(const Context& context, int socket, void* into, std::size_t size, std::string_view what) {
   auto* at = static_cast<char*>(into);
   while (size > 0) {
+    // NOLINTNEXTLINE(clang-analyzer-unix.BlockInCriticalSection): MSG_DONTWAIT, and no lock is held
     const ssize_t got = ::recv(socket, at, size, MSG_DONTWAIT);
     if (got > 0) {
       at += got;
