@@ -44,9 +44,7 @@ struct Transfer {
   explicit Transfer(const Limits& own_limits) : limits(&own_limits) {}
 
   const Limits* limits;
-  std::string unix_path;                   // "": TCP
-  curl_socket_t socket = CURL_SOCKET_BAD;  // the last one opened; curl's own
-  bool queue_full = false;
+  std::string unix_path;  // "": TCP
   bool sending = false;
   bool body_too_long = false;
   bool header_too_long = false;
@@ -77,27 +75,13 @@ std::size_t on_header(char* /*data*/, std::size_t size, std::size_t count, void*
 
 // The connection is there, the request has not been sent: from here on its effect is not known.
 int on_ready_to_send(void* user, char* /*peer*/, char* /*self*/, int /*peer_port*/, int /*self_port*/) {
-  auto& transfer = *static_cast<Transfer*>(user);
-  if (!transfer.unix_path.empty()) {
-    // A Unix socket whose listener's queue is full answers connect() with EAGAIN. curl takes that for a
-    // connection under way, and then for one that is made.
-    sockaddr_storage peer{};
-    socklen_t size = sizeof(peer);
-    // NOLINTNEXTLINE(cppcoreguidelines-pro-type-reinterpret-cast): the socket API's way
-    if (::getpeername(transfer.socket, reinterpret_cast<sockaddr*>(&peer), &size) != 0) {
-      transfer.queue_full = true;
-      return CURL_PREREQFUNC_ABORT;
-    }
-  }
-  transfer.sending = true;
+  static_cast<Transfer*>(user)->sending = true;
   return CURL_PREREQFUNC_OK;
 }
 
 // As curl does it, but not inherited by programs that this one starts.
-curl_socket_t on_open_socket(void* user, curlsocktype /*purpose*/, curl_sockaddr* address) {
-  auto& transfer = *static_cast<Transfer*>(user);
-  transfer.socket = ::socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
-  return transfer.socket;
+curl_socket_t on_open_socket(void* /*user*/, curlsocktype /*purpose*/, curl_sockaddr* address) {
+  return ::socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 }
 
 bool sendable(std::string_view text) {
@@ -110,12 +94,8 @@ Error failure(Code code, Outcome outcome, const Endpoint& endpoint, std::string_
                .outcome = outcome};
 }
 
-Error failure_to_connect(CURLcode code, int error_number, std::string_view details, const Transfer& transfer,
+Error failure_to_connect(CURLcode code, int error_number, std::string_view details,
                          const Endpoint& endpoint) {
-  if (transfer.queue_full) {
-    return failure(Code::unavailable, Outcome::not_sent, endpoint,
-                   "cannot connect: the queue of connections is full");
-  }
   if (code == CURLE_URL_MALFORMAT || code == CURLE_UNSUPPORTED_PROTOCOL) {
     return failure(Code::invalid_argument, Outcome::not_sent, endpoint, details);
   }
@@ -139,7 +119,7 @@ Error failure_of_curl(CURLcode code, const Easy& easy, std::string_view error_te
   if (!transfer.sending) {
     long error_number = 0;
     if (curl_easy_getinfo(easy.get(), CURLINFO_OS_ERRNO, &error_number) != CURLE_OK) error_number = 0;
-    return failure_to_connect(code, static_cast<int>(error_number), text, transfer, endpoint);
+    return failure_to_connect(code, static_cast<int>(error_number), text, endpoint);
   }
   if (transfer.body_too_long) {
     return failure(Code::resource_exhausted, Outcome::unknown, endpoint,
@@ -198,7 +178,6 @@ bool configure(const Easy& easy, const Endpoint& endpoint, const Request& reques
   }
   set_text(easy, CURLOPT_UNIX_SOCKET_PATH, transfer.unix_path, ok);
   set(easy, CURLOPT_OPENSOCKETFUNCTION, &on_open_socket, ok);
-  set(easy, CURLOPT_OPENSOCKETDATA, &transfer, ok);
   set(easy, CURLOPT_SSLVERSION, long{CURL_SSLVERSION_TLSv1_2}, ok);
   set(easy, CURLOPT_SSL_VERIFYPEER, endpoint.tls.insecure_skip_verify ? 0L : 1L, ok);
   set(easy, CURLOPT_SSL_VERIFYHOST, endpoint.tls.insecure_skip_verify ? 0L : 2L, ok);

@@ -10,10 +10,13 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
+#include <atomic>
 #include <csignal>
 #include <filesystem>
 #include <functional>
-#include <latch>
+#include <semaphore>
 #include <stop_token>
 #include <thread>
 
@@ -253,21 +256,29 @@ TEST_F(HttpClient, TheDeadlineIsForTheWholeAnswer) {
 }
 
 TEST_F(HttpClient, CancellationTakesEffectAtOnce) {
-  std::latch asked(1);
+  std::counting_semaphore<> asked(0);
   serve([&](int connection) {
-    asked.count_down();
+    asked.release();
     Server::hang(connection);
   });
-  std::stop_source stop;
-  const std::jthread canceller([&] {
-    asked.wait();
-    stop.request_stop();
-  });
-  const auto start = system_clock().boot();
-  expect_error(send(context().with_stop(stop.get_token()), endpoint(), {}), Code::cancelled,
-               Outcome::unknown);
-  // Less than the slice in which the client looks at its clock: the wake-up itself ended the wait.
-  EXPECT_LT(system_clock().boot() - start, milliseconds(800));
+  // A wake-up ends the wait in less than a millisecond. Without it, libcurl's own timers do so after 200 ms
+  // at the earliest. The best of five: the machine may be busy.
+  Duration best = Duration::max();
+  for (int i = 0; i < 5; ++i) {
+    std::stop_source stop;
+    BootTime cancelled_at;
+    std::jthread canceller([&] {
+      asked.acquire();
+      cancelled_at = system_clock().boot();
+      stop.request_stop();
+    });
+    expect_error(send(context().with_stop(stop.get_token()), endpoint(), {}), Code::cancelled,
+                 Outcome::unknown);
+    const BootTime ended_at = system_clock().boot();
+    canceller.join();
+    best = std::min(best, ended_at - cancelled_at);
+  }
+  EXPECT_LT(best, milliseconds(100));
 }
 
 TEST_F(HttpClient, NothingIsSentInAContextThatHasEnded) {
@@ -325,9 +336,16 @@ TEST_F(HttpClient, ARedirectIsAnAnswerLikeAnyOther) {
 }
 
 TEST_F(HttpClient, ProxiesOfTheEnvironmentAreNotUsed) {
-  ASSERT_EQ(::setenv("http_proxy", "http://127.0.0.1:1", 1), 0);
-  serve_text("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
-  const auto answer = send(context(), endpoint(), {});
+  std::string url;
+  UniqueFd socket = bind_tcp(url);
+  ASSERT_EQ(::listen(socket.get(), 4), 0);
+  const Server server(std::move(socket), [](int connection) {
+    Server::say(connection, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+  });
+  std::string nobody;
+  const UniqueFd bound = bind_tcp(nobody);
+  ASSERT_EQ(::setenv("http_proxy", nobody.c_str(), 1), 0);
+  const auto answer = send(context(), {.url = url}, {});
   ::unsetenv("http_proxy");
   EXPECT_TRUE(answer) << answer.error().text();
 }
