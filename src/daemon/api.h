@@ -11,6 +11,7 @@
 #include "base/context.h"
 #include "dvdi/v1/container.pb.h"
 #include "dvdi/v1/launch.pb.h"
+#include "event/usage.h"
 #include "isolator/isolator.h"
 
 namespace dvdi {
@@ -51,20 +52,6 @@ struct VolumeView {
 struct EventView {
   std::uint64_t sequence = 0;
   std::string json;  // one CloudEvent, one line, with its hash
-};
-
-struct UsageRow {
-  std::string group;  // the value that one groups by, "" where a container did not say
-  // Seconds, and GiB-hours where the size is known; the three figures are apart: a container referred to the
-  // volume, the volume was mounted on the node, the volume existed.
-  double referenced_seconds = 0, mounted_seconds = 0, provisioned_seconds = 0;
-  double referenced_gib_hours = 0, mounted_gib_hours = 0, provisioned_gib_hours = 0;
-  std::uint64_t mounts = 0;
-};
-
-struct UsageQuery {
-  std::string by = "volume";  // volume, driver, owner, framework, role, principal, user, container, day
-  std::optional<WallTime> since, until;
 };
 
 // Thread-safe.

@@ -66,6 +66,15 @@ Result<std::unique_ptr<Ledger>> Ledger::open(const Context& context, const std::
   return std::unique_ptr<Ledger>(new Ledger(std::move(state)));
 }
 
+Status Ledger::check(const std::string& path) {
+  DVDI_TRY(const auto connection, Connection::open(path, true));
+  DVDI_TRY(const std::string found, guarded(fmt::format("check {}", path), [&] {
+             return connection->database().execAndGet("PRAGMA quick_check(1)").getString();
+           }));
+  if (found == "ok") return {};
+  return Error{.code = Code::corrupted, .message = fmt::format("{} is damaged: {}", path, found)};
+}
+
 const std::string& Ledger::node_id() const { return state_->node_id; }
 const std::string& Ledger::boot_id() const { return state_->boot_id; }
 

@@ -95,6 +95,8 @@ class Ledger {
   // Opens or creates the database and brings its tables up to date.
   static Result<std::unique_ptr<Ledger>> open(const Context& context, const std::string& path);
   ~Ledger();
+  // Is the database at `path` whole? Changes nothing. corrupted, saying what is wrong, if not.
+  static Status check(const std::string& path);
 
   // Runs `work` in a transaction that is durable when this returns success; if `work` fails, nothing was
   // written. `what` is for messages.

@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cctype>
+
 namespace dvdi::volume {
 
 namespace {
@@ -13,6 +16,39 @@ Error named(Error error, const VolumeKey& volume, driver::Operation operation, O
   if (error.volume.empty()) error.volume = volume.name;
   if (error.operation.empty()) error.operation = driver::operation_name(operation);
   if (error.outcome == Outcome::none) error.outcome = unless_said;
+  return error;
+}
+
+std::string lower(std::string_view text) {
+  std::string out(text);
+  std::ranges::transform(out, out.begin(),
+                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return out;
+}
+
+void replace_all(std::string& text, const std::string& what) {
+  constexpr std::string_view with = "<secret>";
+  for (auto at = text.find(what); at != std::string::npos; at = text.find(what, at + with.size())) {
+    text.replace(at, what.size(), with);
+  }
+}
+
+void redact(Error& error, const std::string& secret) {
+  replace_all(error.message, secret);
+  replace_all(error.hint, secret);
+  for (Error& one : error.attached) redact(one, secret);
+}
+
+// Values of one or two characters are no secrets, and would be found everywhere.
+Error without_secrets(Error error, const driver::Options& options,
+                      const std::vector<std::string>& secret_names) {
+  for (const auto& [key, value] : options) {
+    const std::string name = lower(key);
+    const bool secret = std::ranges::any_of(secret_names, [&](const std::string& part) {
+      return !part.empty() && name.find(lower(part)) != std::string::npos;
+    });
+    if (secret && value.size() > 2) redact(error, value);
+  }
   return error;
 }
 
@@ -58,10 +94,12 @@ auto Calls::bounded(const Context& context, const VolumeKey& volume, driver::Ope
 }
 
 Status Calls::create(const Context& context, const VolumeKey& volume, const driver::Options& options) {
-  return bounded(context, volume, driver::Operation::create,
-                 [&](const Context& limited, driver::Driver& driver) {
-                   return driver.create(limited, volume.name, options);
-                 });
+  auto done = bounded(context, volume, driver::Operation::create,
+                      [&](const Context& limited, driver::Driver& driver) {
+                        return driver.create(limited, volume.name, options);
+                      });
+  if (!done) return fail(without_secrets(std::move(done).error(), options, policy_.secret_options));
+  return done;
 }
 
 Status Calls::remove(const Context& context, const VolumeKey& volume) {
@@ -82,12 +120,14 @@ Result<std::string> Calls::path(const Context& context, const VolumeKey& volume)
       [&](const Context& limited, driver::Driver& driver) { return driver.path(limited, volume.name); });
 }
 
-Result<std::string> Calls::mount(const Context& context, const VolumeKey& volume,
-                                 const std::string& mount_id) {
-  return bounded(context, volume, driver::Operation::mount,
-                 [&](const Context& limited, driver::Driver& driver) {
-                   return driver.mount(limited, volume.name, mount_id);
-                 });
+Result<std::string> Calls::mount(const Context& context, const VolumeKey& volume, const std::string& mount_id,
+                                 const driver::Options& options) {
+  auto done =
+      bounded(context, volume, driver::Operation::mount, [&](const Context& limited, driver::Driver& driver) {
+        return driver.mount(limited, volume.name, mount_id);
+      });
+  if (!done) return fail(without_secrets(std::move(done).error(), options, policy_.secret_options));
+  return done;
 }
 
 Status Calls::unmount(const Context& context, const VolumeKey& volume, const std::string& mount_id) {

@@ -20,7 +20,9 @@ class Calls {
   Status remove(const Context& context, const VolumeKey& volume);
   Result<driver::VolumeInfo> get(const Context& context, const VolumeKey& volume);
   Result<std::string> path(const Context& context, const VolumeKey& volume);
-  Result<std::string> mount(const Context& context, const VolumeKey& volume, const std::string& mount_id);
+  // `options` are not sent: they are what the answer must not repeat.
+  Result<std::string> mount(const Context& context, const VolumeKey& volume, const std::string& mount_id,
+                            const driver::Options& options);
   Status unmount(const Context& context, const VolumeKey& volume, const std::string& mount_id);
   // False where the driver cannot be found.
   bool may_be_plain_directory(const Context& context, const VolumeKey& volume);

@@ -283,8 +283,10 @@ Result<std::vector<Owed>> Manager::State::release(const Context& context, const 
   for (std::size_t i = 0; i < to_take_down.size(); ++i) {
     work.emplace_back([&, i] {
       const auto& [volume, mount_id] = to_take_down[i];
-      // An intent that is recorded is carried out, also when the caller has gone away.
-      const Context bounded = context.detached(policy.unmount_deadline + time_to_record);
+      // An intent that is recorded is carried out, also when the caller has gone away: its deadline counts,
+      // its cancellation does not.
+      const Context bounded =
+          context.detached(std::min<Duration>(context.remaining(), policy.unmount_deadline + time_to_record));
       bool counted = false;
       const auto with = [&](Transaction& transaction) -> Status {
         if (!counted) {

@@ -27,6 +27,9 @@ struct Policy {
   // After a Mount whose outcome is not known (it timed out, or we were killed in it), the driver may still be
   // at it. So long, "there is nothing to unmount" does not end the matter.
   Duration late_answer = std::chrono::seconds(10);
+  // Driver options whose name contains one of these, in whatever case, are secret: a driver that repeats such
+  // a value in an error has it replaced before the error goes anywhere.
+  std::vector<std::string> secret_options = {"password", "secret", "token", "key"};
 };
 
 // One volume that a container wants.

@@ -113,7 +113,7 @@ Result<Mounted> Work::mount_first(MountRow row, const Request& request,
   }
   auto before = MountTable::read();
   if (!before) return failed(std::move(before).error(), MountState::absent, clock.boot() - start);
-  auto path = calls_.mount(context_, volume_, row.mount_id);
+  auto path = calls_.mount(context_, volume_, row.mount_id, request.options);
   const Duration took = clock.boot() - start;
   if (!path) {
     // Definite only with a complete answer, or if it was never sent: then there is nothing to unmount.
@@ -237,7 +237,7 @@ Result<Mounted> Work::mount_again(MountRow row, const Request& request,
   if (auto created = ensure_created(request); !created) {
     return failed(std::move(created).error(), context_.clock().boot() - start);
   }
-  auto path = calls_.mount(context_, volume_, row.mount_id);
+  auto path = calls_.mount(context_, volume_, row.mount_id, request.options);
   const Duration took = context_.clock().boot() - start;
   if (path) {
     const bool plain = calls_.may_be_plain_directory(context_, volume_);

@@ -12,7 +12,7 @@
 #include "driver/local/holders.h"
 #include "driver/local/image.h"
 #include "driver/local/options.h"
-#include "driver/local/remove_tree.h"
+#include "linux/remove_tree.h"
 #include "driver/local/volume_record.h"
 #include "driver/test_namespace.h"
 

@@ -11,7 +11,7 @@
 
 #include "base/text.h"
 #include "driver/local/image.h"
-#include "driver/local/remove_tree.h"
+#include "linux/remove_tree.h"
 #include "linux/fd.h"
 #include "linux/mount_api.h"
 

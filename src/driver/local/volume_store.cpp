@@ -14,7 +14,7 @@
 
 #include "base/text.h"
 #include "driver/local/image.h"
-#include "driver/local/remove_tree.h"
+#include "linux/remove_tree.h"
 
 namespace dvdi::driver::local {
 

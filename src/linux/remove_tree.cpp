@@ -1,4 +1,4 @@
-#include "driver/local/remove_tree.h"
+#include "linux/remove_tree.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -16,7 +16,7 @@
 #include "base/text.h"
 #include "linux/fd.h"
 
-namespace dvdi::driver::local {
+namespace dvdi {
 
 namespace {
 
@@ -114,4 +114,4 @@ Status remove_tree(int parent, const std::string& name) {
   return {};
 }
 
-}  // namespace dvdi::driver::local
+}  // namespace dvdi

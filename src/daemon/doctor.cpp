@@ -1,0 +1,202 @@
+// `dvdi doctor`: can this machine do it, and is the state healthy? Looks only.
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sched.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <system_error>
+
+#include "base/sync.h"
+#include "daemon/catalog.h"
+#include "daemon/config.h"
+#include "daemon/open.h"
+#include "linux/mount_api.h"
+#include "linux/mount_table.h"
+#include "store/ledger.h"
+
+namespace dvdi {
+
+namespace {
+
+using Level = Finding::Level;
+
+constexpr Duration ask_a_driver = std::chrono::seconds(3);
+
+Finding root() {
+  if (::geteuid() == 0) return {Level::ok, "root", "running as root", ""};
+  return {Level::problem, "root", fmt::format("running as uid {}", ::geteuid()),
+          "mounting needs root: use sudo, or a root shell"};
+}
+
+// In a helper: a mount namespace and a pid namespace of its own.
+Result<std::string> try_namespaces(std::string_view /*request*/) {
+  if (::unshare(CLONE_NEWNS | CLONE_NEWPID) != 0)
+    return os_error("unshare(CLONE_NEWNS | CLONE_NEWPID)", errno);
+  return std::string();
+}
+
+Finding namespaces(const Context& context, HelperPool& helpers) {
+  const auto made = helpers.run(context, "make namespaces", try_namespaces, "");
+  if (made) return {Level::ok, "namespaces", "mount and pid namespaces can be made", ""};
+  return {Level::problem, "namespaces", made.error().message,
+          "a task needs them: not in a chroot, and a container needs CAP_SYS_ADMIN"};
+}
+
+Finding mount_api() {
+  utsname kernel{};
+  ::uname(&kernel);
+  const UniqueFd slash(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  const auto tree = clone_mount(slash.get(), Depth::top);
+  if (!tree) {
+    return {Level::problem, "mount API", fmt::format("Linux {}: {}", kernel.release, tree.error().message),
+            "Linux 6.1 or younger, and root, are needed"};
+  }
+  return {Level::ok, "mount API",
+          fmt::format(
+              "Linux {}: open_tree works{}", kernel.release,
+              kernel_features().statmount ? ", statmount too" : "; no statmount (6.8): the fallback is used"),
+          ""};
+}
+
+Finding propagation(const std::string& state_dir) {
+  const auto table = MountTable::read();
+  if (!table) return {Level::problem, "propagation", table.error().text(), "is /proc mounted?"};
+  const MountEntry* entry = table->containing(state_dir);
+  if (entry == nullptr) return {Level::problem, "propagation", "no mount contains the state directory", ""};
+  const std::string where =
+      fmt::format("{} lies on mount {} ({})", state_dir, entry->mount_point, entry->fs_type);
+  if (entry->shared) return {Level::ok, "propagation", where + ", which is shared", ""};
+  return {Level::warning, "propagation", where + ", which is private",
+          "mounts made below it are not seen by programs in other mount namespaces, and an unmount does not "
+          "reach "
+          "copies there: `mount --make-rshared " +
+              entry->mount_point + "`"};
+}
+
+Finding device(const char* path, const char* subject, const char* needed_for) {
+  if (::access(path, R_OK | W_OK) == 0) return {Level::ok, subject, fmt::format("{} is there", path), ""};
+  return {Level::warning, subject, fmt::format("{}: {}", path, std::generic_category().message(errno)),
+          fmt::format("needed for {}", needed_for)};
+}
+
+Finding programs() {
+  std::string missing;
+  for (const char* program : {"mkfs.ext4", "mkfs.xfs", "wipefs"}) {
+    bool found = false;
+    for (const char* folder :
+         {"/usr/local/sbin/", "/usr/local/bin/", "/usr/sbin/", "/usr/bin/", "/sbin/", "/bin/"}) {
+      found = found || ::access((std::string(folder) + program).c_str(), X_OK) == 0;
+    }
+    if (!found) missing += (missing.empty() ? "" : ", ") + std::string(program);
+  }
+  if (missing.empty()) return {Level::ok, "programs", "mkfs.ext4, mkfs.xfs and wipefs are there", ""};
+  return {Level::warning, "programs", "not there: " + missing,
+          "volumes of type=image need them: packages e2fsprogs, xfsprogs, util-linux"};
+}
+
+void state(const Context& context, const std::string& state_dir, std::vector<Finding>& findings) {
+  const std::string path = state_dir + "/state.db";
+  if (::access(path.c_str(), F_OK) != 0) {
+    findings.push_back({Level::ok, "state", fmt::format("nothing in {} yet", state_dir), ""});
+    return;
+  }
+  if (const auto checked = Ledger::check(path); !checked) {
+    findings.push_back({Level::problem, "state", checked.error().text(),
+                        "stop all dvdi commands and move state.db* aside, do not delete them"});
+    return;
+  }
+  auto ledger = Ledger::open(context, path);
+  if (!ledger) {
+    findings.push_back({Level::problem, "state", ledger.error().text(), ledger.error().hint});
+    return;
+  }
+  std::vector<MountRow> mounts;
+  std::vector<DebtRow> debts;
+  std::vector<ForeignRow> foreigns;
+  const auto read = (*ledger)->read(context, "look at the state", [&](Reader& reader) -> Status {
+    DVDI_TRY(mounts, reader.mounts());
+    DVDI_TRY(debts, reader.debts());
+    DVDI_TRY(foreigns, reader.foreigns());
+    return {};
+  });
+  if (!read) {
+    findings.push_back({Level::problem, "state", read.error().text(), ""});
+    return;
+  }
+  findings.push_back({Level::ok, "state", fmt::format("{} is whole: {} mounts", path, mounts.size()), ""});
+  for (const MountRow& row : mounts) {
+    if (row.state == MountState::mounted) continue;
+    const bool owed =
+        std::ranges::any_of(debts, [&](const DebtRow& debt) { return debt.volume == row.volume; });
+    if (!owed) {
+      findings.push_back({Level::warning, "volume " + row.volume.text(),
+                          fmt::format("is {} since {}", mount_state_name(row.state), rfc3339(row.since.wall)),
+                          "if no command is at work on it, the next one settles it"});
+    }
+  }
+  for (const DebtRow& debt : debts) {
+    findings.push_back({debt.parked ? Level::problem : Level::warning, "volume " + debt.volume.text(),
+                        fmt::format("an unmount is owed since {}, {} attempts: {}", rfc3339(debt.since.wall),
+                                    debt.attempts, debt.last_error),
+                        debt.parked ? "not tried again by itself: mend the driver, then use the volume once"
+                                    : "later commands try again"});
+  }
+  for (const ForeignRow& row : foreigns) {
+    findings.push_back({Level::ok, "volume " + row.volume.text(),
+                        fmt::format("somebody else holds it too: {}", row.evidence), ""});
+  }
+}
+
+void drivers(const Context& context, const Config& config, HelperPool& helpers,
+             std::vector<Finding>& findings) {
+  NodeCatalog catalog(config.state_dir, helpers, config.docker);
+  Mutex mutex;
+  std::vector<std::function<void()>> work;
+  for (const std::string& name : catalog.names()) {
+    work.emplace_back([&, name] {
+      const Context bounded = context.with_timeout(ask_a_driver);
+      const auto ask = [&]() -> Status {
+        DVDI_TRY(const auto driver, catalog.find(bounded, name));
+        DVDI_CHECK(driver->capabilities(bounded));
+        return {};
+      };
+      const auto answered = ask();
+      const Lock lock(mutex);
+      findings.push_back(answered
+                             ? Finding{Level::ok, "driver " + name, "answers", ""}
+                             : Finding{Level::problem, "driver " + name, answered.error().text(),
+                                       "is the plugin running? its socket or spec file may be a remainder"});
+    });
+  }
+  run_parallel(std::move(work));
+  std::ranges::sort(findings.end() - static_cast<std::ptrdiff_t>(catalog.names().size()), findings.end(), {},
+                    [](const Finding& finding) { return finding.subject; });
+}
+
+}  // namespace
+
+std::vector<Finding> diagnose(const Context& context, const OpenOptions& options, HelperPool& helpers) {
+  std::vector<Finding> findings = {root()};
+  const auto config = load_config(options.config_file, options.state_dir);
+  if (!config) {
+    findings.push_back({Level::problem, "configuration", config.error().text(), config.error().hint});
+    return findings;
+  }
+  findings.push_back(namespaces(context, helpers));
+  findings.push_back(mount_api());
+  findings.push_back(propagation(config->state_dir));
+  findings.push_back(device("/dev/fuse", "FUSE", "plugins that mount by FUSE, such as rclone"));
+  findings.push_back(device("/dev/loop-control", "loop devices", "local volumes of type=image"));
+  findings.push_back(programs());
+  state(context, config->state_dir, findings);
+  drivers(context, *config, helpers, findings);
+  return findings;
+}
+
+}  // namespace dvdi

@@ -1,0 +1,330 @@
+#include "daemon/engine.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+
+#include "base/random.h"
+#include "base/sync.h"
+#include "base/text.h"
+#include "daemon/sandbox.h"
+#include "daemon/views.h"
+#include "isolator/external_volumes.h"
+#include "isolator/shared_filesystem.h"
+
+namespace dvdi {
+
+namespace {
+
+constexpr Duration ask_a_driver =
+    std::chrono::seconds(3);  // for a list: a driver that hangs delays it no longer
+
+// Tasks of other users reach their own sandbox through it, and nothing else in it is open to them.
+Status make_state_dir(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(std::filesystem::path(path).parent_path(), error);
+  if (error) return os_error(fmt::format("make the folder of the state directory {}", path), error.value());
+  if (::mkdir(path.c_str(), 0711) != 0 && errno != EEXIST) {
+    Error failed = os_error(fmt::format("make the state directory {}", path), errno);
+    failed.hint = "dvdi needs root, or a state directory of your own (--state-dir)";
+    return failed;
+  }
+  struct stat status{};
+  if (::stat(path.c_str(), &status) != 0)
+    return os_error(fmt::format("look at the state directory {}", path), errno);
+  if (!S_ISDIR(status.st_mode)) {
+    return Error{.code = Code::failed_precondition,
+                 .message = fmt::format("the state directory {} is not a directory", path)};
+  }
+  if (status.st_uid != ::geteuid() || (status.st_mode & 022U) != 0) {
+    return Error{.code = Code::permission_denied,
+                 .message = fmt::format(
+                     "the state directory {} belongs to somebody else or can be written by others", path),
+                 .hint = "who can write there can have any path unmounted: chown it to root and chmod go-w"};
+  }
+  return {};
+}
+
+// SQLite makes its files as permissive as the umask says; those that belong to the database take its mode.
+Status make_private_file(const std::string& path) {
+  const UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!fd) {
+    Error failed = os_error(fmt::format("open {}", path), errno);
+    failed.hint = "dvdi needs root, or a state directory of your own (--state-dir)";
+    return failed;
+  }
+  return {};
+}
+
+std::string text_of(const v1::ContainerID& id) {
+  return id.has_parent() ? text_of(id.parent()) + "." + id.value() : id.value();
+}
+
+}  // namespace
+
+Engine::~Engine() = default;
+
+Result<std::unique_ptr<Engine>> Engine::open(const Context& context, const Config& config,
+                                             HelperPool& helpers) {
+  const std::string& dir = config.state_dir;
+  DVDI_CHECK(make_state_dir(dir));
+  std::unique_ptr<Engine> engine(new Engine(config, helpers));
+  DVDI_TRY(auto lock, try_lock_file(dir + "/engine.lock", false));
+  if (!lock) {
+    return Error{.code = Code::unavailable,
+                 .message = fmt::format("a daemon owns the state directory {}", dir),
+                 .hint = "stop it, or use another --state-dir"};
+  }
+  engine->engine_lock_ = std::move(*lock);
+  DVDI_TRY(engine->locks_, KeyedLocks::open(dir + "/locks"));
+  DVDI_CHECK(make_private_file(dir + "/state.db"));
+  DVDI_TRY(engine->ledger_, Ledger::open(context, dir + "/state.db"));
+  engine->drivers_ = std::make_unique<NodeCatalog>(dir, helpers, config.docker);
+  engine->volumes_ = std::make_unique<volume::Manager>(
+      volume::Manager::Parts{*engine->ledger_, *engine->drivers_, *engine->locks_, helpers}, config.volumes);
+  std::vector<std::unique_ptr<isolator::Isolator>> isolators;
+  isolators.push_back(std::make_unique<isolator::ExternalVolumes>(*engine->volumes_));
+  isolators.push_back(std::make_unique<isolator::SharedFilesystem>(
+      helpers, isolator::SharedFilesystem::Options{.sandbox_in_container = config.sandbox_in_container,
+                                                   .path_timeout = config.volumes.call_deadline}));
+  DVDI_TRY(engine->chain_, isolator::Chain::build(std::move(isolators),
+                                                  {.container_locks = *engine->locks_,
+                                                   .books = *engine,
+                                                   .roll_back_timeout = config.volumes.unmount_deadline +
+                                                                        std::chrono::minutes(1)}));
+  DVDI_CHECK(engine->volumes_->forget_other_boots(context));
+  return engine;
+}
+
+void Engine::settle(const Context& context) {
+  const auto note = [&](std::string sentence) { notices_.push_back(std::move(sentence)); };
+  auto dead = volumes_->dead_containers(context, "run");
+  if (!dead) return note("killed commands could not be looked for: " + dead.error().text());
+  Mutex mutex;
+  std::vector<std::function<void()>> work;
+  for (const ContainerKey& key : *dead) {
+    work.emplace_back([&, key] {
+      auto owed = cleanup(context, key);
+      const Lock lock(mutex);
+      if (!owed) {
+        note(fmt::format("container {}, whose command was killed, could not be cleaned up: {}", key.id,
+                         owed.error().text()));
+      } else {
+        note(fmt::format("container {}, whose command was killed, was cleaned up{}", key.id,
+                         owed->empty() ? "" : ", unmounts of it are owed"));
+      }
+    });
+    if (work.size() == 16) run_parallel(std::exchange(work, {}));
+  }
+  run_parallel(std::move(work));
+  for (std::string& sentence : volumes_->settle(context)) note(std::move(sentence));
+
+  std::set<std::string> known;
+  if (const auto views = containers(context, false)) {
+    for (const ContainerView& view : *views) known.insert(view.id);
+    remove_stray_sandboxes(context, helpers_, config_.state_dir, known);
+  }
+}
+
+Result<Api::Prepared> Engine::prepare(const Context& context, const std::string& owner,
+                                      const v1::ContainerRequest& request) {
+  Prepared prepared;
+  prepared.key = {.owner = owner,
+                  .id = request.has_container_id() ? text_of(request.container_id()) : random_uuid()};
+  std::string directory = request.directory();
+  const bool ours = directory.empty();
+  if (ours) {
+    DVDI_TRY(directory, make_sandbox(context, helpers_, config_.state_dir, prepared.key.id,
+                                     request.command().user(), request.rootfs()));
+  }
+  auto launch = chain_->prepare(context, prepared.key, request, directory, ours);
+  if (!launch) {
+    // Whether the sandbox is in use by a container of the same id that was there before, the ledger knows.
+    const Context after = context.detached(std::chrono::minutes(1));
+    const auto row = find(after, prepared.key);
+    if (ours && row && !*row)
+      static_cast<void>(remove_sandbox(after, helpers_, config_.state_dir, prepared.key.id));
+    return fail(std::move(launch).error());
+  }
+  prepared.launch = *std::move(launch);
+  DVDI_CHECK(ledger_->read(context, "read the mounts", [&](Reader& reader) -> Status {
+    DVDI_TRY(const auto mounts, reader.mounts());
+    for (const MountRow& row : mounts) {
+      if (!row.mount_point.empty() && row.identity) prepared.foreign_mount_points.push_back(row.mount_point);
+    }
+    return {};
+  }));
+  // Mounts of the local driver that are on their way in or out just now.
+  prepared.foreign_mount_points.push_back(config_.state_dir);
+  return prepared;
+}
+
+Status Engine::isolate(const Context& context, const ContainerKey& key, pid_t pid) {
+  return chain_->isolate(context, key, pid);
+}
+
+Result<std::vector<isolator::Owed>> Engine::cleanup(const Context& context, const ContainerKey& key) {
+  const auto row = find(context, key);
+  DVDI_TRY(auto owed, chain_->cleanup(context, key));
+  if (row) remove_own_sandbox(context.detached(std::chrono::minutes(5)), *row);
+  return owed;
+}
+
+void Engine::remove_own_sandbox(const Context& context, const std::optional<ContainerRow>& row) {
+  if (!row || !row->directory_is_ours) return;
+  static_cast<void>(remove_sandbox(context, helpers_, config_.state_dir, row->key.id));
+}
+
+Result<std::optional<ContainerRow>> Engine::find(const Context& context, const ContainerKey& key) {
+  std::optional<ContainerRow> row;
+  DVDI_CHECK(ledger_->read(context, "look for a container", [&](Reader& reader) -> Status {
+    DVDI_TRY(row, reader.container(key));
+    return {};
+  }));
+  return row;
+}
+
+Result<std::vector<std::string>> Engine::children(const Context& context, const ContainerKey& key) {
+  std::vector<std::string> children;
+  DVDI_CHECK(ledger_->read(context, "look for nested containers", [&](Reader& reader) -> Status {
+    DVDI_TRY(const auto rows, reader.containers());
+    for (const ContainerRow& row : rows) {
+      if (row.key.owner == key.owner && row.state != ContainerState::ended &&
+          row.key.id.starts_with(key.id + ".")) {
+        children.push_back(row.key.id);
+      }
+    }
+    return {};
+  }));
+  return children;
+}
+
+Result<std::vector<ContainerView>> Engine::containers(const Context& context, bool ended) {
+  std::vector<ContainerView> views;
+  DVDI_CHECK(ledger_->read(context, "list containers", [&](Reader& reader) -> Status {
+    DVDI_TRY(views, container_views(reader, ended));
+    return {};
+  }));
+  return views;
+}
+
+Result<ContainerView> Engine::container(const Context& context, const std::string& id) {
+  DVDI_TRY(const auto all, containers(context, true));
+  std::vector<const ContainerView*> found;
+  for (const ContainerView& view : all) {
+    if (view.id == id || view.owner + "/" + view.id == id) return view;
+    if (!id.empty() && view.id.starts_with(id)) found.push_back(&view);
+  }
+  if (found.size() == 1) return *found.front();
+  return Error{.code = found.empty() ? Code::not_found : Code::invalid_argument,
+               .message = found.empty()
+                              ? fmt::format("no container {}", printable(id))
+                              : fmt::format("{} containers begin with {}", found.size(), printable(id)),
+               .hint = "`dvdi ps --all` lists them; ended ones are kept for an hour"};
+}
+
+Result<Api::Volumes> Engine::volumes(const Context& context, bool ask_drivers) {
+  Volumes out;
+  DVDI_CHECK(ledger_->read(context, "list volumes", [&](Reader& reader) -> Status {
+    DVDI_TRY(out.volumes, volume_views(reader));
+    return {};
+  }));
+  if (!ask_drivers) return out;
+  const auto list = [&](const Context& bounded,
+                        const std::string& name) -> Result<std::vector<driver::VolumeInfo>> {
+    DVDI_TRY(const auto driver, drivers_->find(bounded, name));
+    return driver->list(bounded);
+  };
+  Mutex mutex;
+  std::vector<std::function<void()>> work;
+  for (const std::string& name : drivers_->names()) {
+    work.emplace_back([&, name] {
+      const Context bounded = context.with_timeout(ask_a_driver);
+      auto listed = list(bounded, name);
+      const Lock lock(mutex);
+      if (!listed) {
+        out.warnings.push_back(
+            fmt::format("driver {} did not list its volumes: {}", name, listed.error().text()));
+        return;
+      }
+      for (const driver::VolumeInfo& info : *listed) {
+        auto known = std::ranges::find_if(out.volumes, [&](const VolumeView& view) {
+          return view.driver == name && view.name == info.name;
+        });
+        if (known == out.volumes.end()) {
+          out.volumes.push_back({.driver = name, .name = info.name});
+          known = std::prev(out.volumes.end());
+        }
+        if (info.size_bytes) known->size_bytes = info.size_bytes;
+      }
+    });
+  }
+  run_parallel(std::move(work));
+  std::ranges::sort(out.volumes, {},
+                    [](const VolumeView& view) { return std::pair(view.driver, view.name); });
+  std::ranges::sort(out.warnings);
+  return out;
+}
+
+Result<VolumeView> Engine::volume(const Context& context, const std::string& driver,
+                                  const std::string& name) {
+  DVDI_TRY(const auto known, volumes(context, false));
+  for (const VolumeView& view : known.volumes) {
+    if (view.driver == driver && view.name == name) return view;
+  }
+  DVDI_TRY(const auto found, drivers_->find(context, driver));
+  DVDI_TRY(const auto info, found->get(context.with_timeout(config_.volumes.call_deadline), name));
+  return VolumeView{.driver = driver, .name = name, .size_bytes = info.size_bytes};
+}
+
+Status Engine::create_volume(const Context& context, const std::string& driver, const std::string& name,
+                             const std::vector<std::pair<std::string, std::string>>& options) {
+  return volumes_->create_volume(context, {driver, name}, driver::Options(options.begin(), options.end()));
+}
+
+Status Engine::remove_volume(const Context& context, const std::string& driver, const std::string& name) {
+  return volumes_->remove_volume(context, {driver, name});
+}
+
+Result<std::vector<EventView>> Engine::events(const Context& context, std::uint64_t after,
+                                              std::size_t limit) {
+  std::vector<EventView> views;
+  DVDI_CHECK(ledger_->read(context, "read events", [&](Reader& reader) -> Status {
+    DVDI_TRY(const auto events, reader.events(after, limit));
+    views.reserve(events.size());
+    for (const StoredEvent& event : events) views.push_back({event.sequence, event.json()});
+    return {};
+  }));
+  return views;
+}
+
+Result<Api::Verified> Engine::verify_events(const Context& context,
+                                            const std::function<void(std::uint64_t)>& progress) {
+  constexpr std::size_t batch = 1000;
+  EventVerifier verifier;
+  for (;;) {
+    DVDI_CHECK(context.check("verify the events"));
+    std::vector<StoredEvent> events;
+    DVDI_CHECK(ledger_->read(context, "read events", [&](Reader& reader) -> Status {
+      DVDI_TRY(events, reader.events(verifier.last(), batch));
+      return {};
+    }));
+    if (events.empty()) break;
+    for (const StoredEvent& event : events) DVDI_CHECK(verifier.next(event));
+    if (progress) progress(verifier.count());
+  }
+  return Verified{
+      .count = verifier.count(), .first = verifier.first(), .last = verifier.last(), .head = verifier.head()};
+}
+
+Result<std::vector<UsageRow>> Engine::usage(const Context& context, const UsageQuery& query) {
+  return usage_report(context, *ledger_, query);
+}
+
+}  // namespace dvdi

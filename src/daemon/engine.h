@@ -1,0 +1,71 @@
+// The engine: the isolator chain over the volume manager over the ledger, in this process.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "daemon/api.h"
+#include "daemon/catalog.h"
+#include "daemon/config.h"
+#include "isolator/chain.h"
+#include "linux/file_lock.h"
+#include "linux/helper_pool.h"
+#include "store/ledger.h"
+#include "volume/manager.h"
+
+namespace dvdi {
+
+// Thread-safe.
+class Engine final : public Api, private isolator::Books {
+ public:
+  // Opens the state directory, which is made if it is not there. `helpers` outlives the engine.
+  static Result<std::unique_ptr<Engine>> open(const Context& context, const Config& config,
+                                              HelperPool& helpers);
+  ~Engine() override;
+
+  // Ends what belonged to another boot, cleans up after killed commands, pays debts that are due: each volume
+  // until the context ends. What was done is in notices().
+  void settle(const Context& context);
+
+  Result<Prepared> prepare(const Context& context, const std::string& owner,
+                           const v1::ContainerRequest& request) override;
+  Status isolate(const Context& context, const ContainerKey& key, pid_t pid) override;
+  Result<std::vector<isolator::Owed>> cleanup(const Context& context, const ContainerKey& key) override;
+
+  Result<std::vector<ContainerView>> containers(const Context& context, bool ended) override;
+  Result<ContainerView> container(const Context& context, const std::string& id) override;
+  Result<Volumes> volumes(const Context& context, bool ask_drivers) override;
+  Result<VolumeView> volume(const Context& context, const std::string& driver,
+                            const std::string& name) override;
+  Status create_volume(const Context& context, const std::string& driver, const std::string& name,
+                       const std::vector<std::pair<std::string, std::string>>& options) override;
+  Status remove_volume(const Context& context, const std::string& driver, const std::string& name) override;
+
+  Result<std::vector<EventView>> events(const Context& context, std::uint64_t after,
+                                        std::size_t limit) override;
+  Result<Verified> verify_events(const Context& context,
+                                 const std::function<void(std::uint64_t)>& progress) override;
+  Result<std::vector<UsageRow>> usage(const Context& context, const UsageQuery& query) override;
+  std::vector<std::string> notices() override { return notices_; }
+
+ private:
+  Engine(const Config& config, HelperPool& helpers) : config_(config), helpers_(helpers) {}
+
+  Result<std::optional<ContainerRow>> find(const Context& context, const ContainerKey& key) override;
+  Result<std::vector<std::string>> children(const Context& context, const ContainerKey& key) override;
+  // A sandbox of ours goes with its container. One that cannot be deleted is left to a later command.
+  void remove_own_sandbox(const Context& context, const std::optional<ContainerRow>& row);
+
+  const Config config_;
+  HelperPool& helpers_;
+  UniqueFd engine_lock_;
+  std::unique_ptr<KeyedLocks> locks_;
+  std::unique_ptr<Ledger> ledger_;
+  std::unique_ptr<NodeCatalog> drivers_;
+  std::unique_ptr<volume::Manager> volumes_;
+  std::unique_ptr<isolator::Chain> chain_;
+  std::vector<std::string> notices_;
+};
+
+}  // namespace dvdi

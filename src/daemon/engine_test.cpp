@@ -1,0 +1,209 @@
+#include "daemon/engine.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <thread>
+
+#include "base/json.h"
+#include "daemon/open.h"
+
+namespace dvdi {
+namespace {
+
+using testing::HasSubstr;
+using testing::IsEmpty;
+using testing::SizeIs;
+
+// The real engine with the local driver, in a private mount namespace.
+class EngineTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    if (::geteuid() != 0) return;
+    ASSERT_EQ(::unshare(CLONE_NEWNS), 0);
+    ASSERT_EQ(::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
+    auto started = HelperPool::start();
+    ASSERT_TRUE(started);
+    helpers_ = started->release();
+  }
+  static void TearDownTestSuite() {
+    delete helpers_;
+    helpers_ = nullptr;
+  }
+  void SetUp() override {
+    if (::geteuid() != 0) GTEST_SKIP() << "mounting needs root";
+    std::string pattern = "/tmp/dvdi-engine-XXXXXX";
+    state_dir_ = mkdtemp(pattern.data());
+    open();
+  }
+  void TearDown() override {
+    engine_.reset();
+    if (!state_dir_.empty()) std::filesystem::remove_all(state_dir_);
+  }
+  void open() {
+    Config config;
+    config.state_dir = state_dir_;
+    auto opened = Engine::open(context_, config, *helpers_);
+    ASSERT_TRUE(opened) << opened.error().text();
+    engine_ = std::move(*opened);
+  }
+  static v1::ContainerRequest request(const std::string& id, const std::vector<std::string>& volumes) {
+    v1::ContainerRequest request;
+    request.mutable_container_id()->set_value(id);
+    for (const std::string& name : volumes) {
+      v1::Volume* volume = request.mutable_container_info()->add_volumes();
+      volume->set_container_path("path-" + name);
+      volume->set_mode(v1::Volume::RW);
+      volume->mutable_source()->set_type(v1::Volume::Source::DOCKER_VOLUME);
+      volume->mutable_source()->mutable_docker_volume()->set_driver("local");
+      volume->mutable_source()->mutable_docker_volume()->set_name(name);
+    }
+    return request;
+  }
+  std::vector<std::string> event_types() {
+    std::vector<std::string> types;
+    const auto events = engine_->events(context_, 0, 1000);
+    EXPECT_TRUE(events);
+    for (const EventView& event : *events) {
+      const auto value = json::parse(event.json, "an event");
+      types.emplace_back(json::text_or_empty(*value, "type"));
+    }
+    return types;
+  }
+
+  static HelperPool* helpers_;
+  const Context context_ = Context().with_timeout(std::chrono::minutes(2));
+  std::string state_dir_;
+  std::unique_ptr<Engine> engine_;
+};
+HelperPool* EngineTest::helpers_ = nullptr;
+
+TEST_F(EngineTest, OneContainerFromPrepareToCleanup) {
+  const auto prepared = engine_->prepare(context_, "run", request("c1", {"a"}));
+  ASSERT_TRUE(prepared) << prepared.error().text();
+  ASSERT_EQ(prepared->launch.mounts_size(), 1);
+  const auto& mount = prepared->launch.mounts(0);
+  EXPECT_EQ(mount.volume(), "local/a");
+  EXPECT_TRUE(mount.has_identity());
+  EXPECT_EQ(mount.target(), state_dir_ + "/sandboxes/c1/path-a");
+  const auto table = MountTable::read();
+  EXPECT_NE(table->at(mount.source()), nullptr);
+  ASSERT_TRUE(engine_->isolate(context_, prepared->key, ::getpid()));
+  const auto views = engine_->containers(context_, false);
+  ASSERT_THAT(*views, SizeIs(1));
+  EXPECT_EQ(views->at(0).state, "running");
+  EXPECT_EQ(engine_->container(context_, "c")->id, "c1");
+
+  const auto owed = engine_->cleanup(context_, prepared->key);
+  ASSERT_TRUE(owed) << owed.error().text();
+  EXPECT_THAT(*owed, IsEmpty());
+  EXPECT_EQ(MountTable::read()->at(mount.source()), nullptr);
+  EXPECT_FALSE(std::filesystem::exists(state_dir_ + "/sandboxes/c1"));
+  EXPECT_THAT(event_types(), testing::ElementsAre(
+                                 "dvdi.container.preparing", "dvdi.reference.added", "dvdi.mount.mounting",
+                                 "dvdi.volume.seen", "dvdi.mount.mounted", "dvdi.container.prepared",
+                                 "dvdi.container.running", "dvdi.reference.removed", "dvdi.mount.unmounting",
+                                 "dvdi.container.cleaning", "dvdi.mount.unmounted", "dvdi.container.ended"));
+  const auto verified = engine_->verify_events(context_, nullptr);
+  ASSERT_TRUE(verified) << verified.error().text();
+  EXPECT_EQ(verified->count, 12U);
+  const auto usage = engine_->usage(context_, {});
+  ASSERT_THAT(*usage, SizeIs(1));
+  EXPECT_GT(usage->at(0).referenced_seconds, 0);
+  EXPECT_EQ(usage->at(0).mounts, 1U);
+}
+
+TEST_F(EngineTest, APrepareThatFailsInTheSecondIsolatorLeavesNothing) {
+  v1::ContainerRequest wrong = request("c1", {"a"});
+  wrong.mutable_container_info()->mutable_volumes(0)->set_container_path("/dvdi/does/not/exist");
+  const auto prepared = engine_->prepare(context_, "run", wrong);
+  ASSERT_FALSE(prepared);
+  EXPECT_THAT(prepared.error().text(), HasSubstr("/dvdi/does/not/exist"));
+  EXPECT_THAT(*engine_->containers(context_, false), IsEmpty());
+  EXPECT_FALSE(std::filesystem::exists(state_dir_ + "/sandboxes/c1"));
+  const auto views = engine_->volumes(context_, false);
+  ASSERT_THAT(views->volumes, SizeIs(1));
+  EXPECT_EQ(views->volumes[0].state, "");
+}
+
+TEST_F(EngineTest, AContainerWhoseProcessesAreGoneIsCleanedUpByTheNextEngine) {
+  const pid_t child = ::fork();
+  if (child == 0) {
+    // A dvdi run that is killed right after prepare: its helpers go with it.
+    auto helpers = HelperPool::start();
+    Config config;
+    config.state_dir = state_dir_;
+    auto engine = Engine::open(context_, config, **helpers);
+    const bool prepared = engine && (*engine)->prepare(context_, "run", request("dead", {"a"})).has_value();
+    ::_exit(prepared ? 7 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_EQ(WEXITSTATUS(status), 7);
+  ASSERT_THAT(*engine_->containers(context_, false), SizeIs(1));
+  engine_->settle(context_);
+  EXPECT_THAT(*engine_->containers(context_, false), IsEmpty());
+  EXPECT_THAT(engine_->notices(), testing::Contains(HasSubstr("dead")));
+  EXPECT_TRUE(MountTable::read()->beneath(state_dir_ + "/local").empty());
+  EXPECT_FALSE(std::filesystem::exists(state_dir_ + "/sandboxes/dead"));
+}
+
+TEST_F(EngineTest, AContainerThatIsAliveIsLeftAlone) {
+  const auto prepared = engine_->prepare(context_, "run", request("alive", {"a"}));
+  ASSERT_TRUE(prepared);
+  open();  // a second engine, while the first one's process lives
+  engine_->settle(context_);
+  EXPECT_THAT(*engine_->containers(context_, false), SizeIs(1));
+  EXPECT_TRUE(engine_->cleanup(context_, prepared->key));
+}
+
+TEST_F(EngineTest, VolumesCanBeCreatedLookedAtAndRemovedButNotWhileInUse) {
+  ASSERT_TRUE(engine_->create_volume(context_, "local", "a", {}));
+  EXPECT_EQ(engine_->volume(context_, "local", "a")->name, "a");
+  const auto prepared = engine_->prepare(context_, "run", request("c1", {"a"}));
+  ASSERT_TRUE(prepared);
+  const auto refused = engine_->remove_volume(context_, "local", "a");
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().text(), HasSubstr("run/c1"));
+  ASSERT_TRUE(engine_->cleanup(context_, prepared->key));
+  EXPECT_TRUE(engine_->remove_volume(context_, "local", "a"));
+  EXPECT_FALSE(engine_->volume(context_, "local", "a"));
+  EXPECT_FALSE(engine_->volume(context_, "no-such-driver", "a"));
+}
+
+TEST_F(EngineTest, AStateDirectoryThatOthersCanWriteIsRefused) {
+  engine_.reset();
+  ASSERT_EQ(::chmod(state_dir_.c_str(), 0777), 0);
+  Config config;
+  config.state_dir = state_dir_;
+  const auto opened = Engine::open(context_, config, *helpers_);
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code, Code::permission_denied);
+}
+
+TEST_F(EngineTest, ADaemonsLockKeepsCommandsOut) {
+  engine_.reset();
+  const auto daemon = try_lock_file(state_dir_ + "/engine.lock", true);
+  ASSERT_TRUE(daemon && *daemon);
+  Config config;
+  config.state_dir = state_dir_;
+  const auto opened = Engine::open(context_, config, *helpers_);
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code, Code::unavailable);
+}
+
+TEST_F(EngineTest, TheDoctorFindsThisMachineFitAndChangesNothing) {
+  const auto before = engine_->events(context_, 0, 1000)->size();
+  for (const Finding& finding : diagnose(context_, {.state_dir = state_dir_}, *helpers_)) {
+    EXPECT_NE(finding.level, Finding::Level::problem) << finding.subject << ": " << finding.text;
+  }
+  EXPECT_EQ(engine_->events(context_, 0, 1000)->size(), before);
+}
+
+}  // namespace
+}  // namespace dvdi

@@ -1,0 +1,113 @@
+// ARCHITECTURE.md's table of states: what is in it happens and writes the event it names, nothing else does.
+#include "volume/state.h"
+
+#include <map>
+
+#include "volume/books.h"
+#include "volume/manager_test_support.h"
+
+namespace dvdi::volume {
+namespace {
+
+using enum MountState;
+using testing::ElementsAre;
+
+using StateTest = ManagerTest;
+
+constexpr std::array all_states = {absent, mounting, mounted, unmounting, unknown};
+
+// As the table says, by hand: not taken from the code.
+const std::map<std::pair<MountState, MountState>, std::string> table = {
+    {{absent, mounting}, "mount.mounting"},    {{absent, unknown}, "mount.unknown"},
+    {{mounting, mounted}, "mount.mounted"},    {{mounting, absent}, "mount.failed"},
+    {{mounting, unknown}, "mount.unknown"},    {{mounted, unmounting}, "mount.unmounting"},
+    {{mounted, unknown}, "mount.unknown"},     {{mounted, absent}, "mount.unmounted"},
+    {{unmounting, absent}, "mount.unmounted"}, {{unmounting, unknown}, "mount.unknown"},
+    {{unknown, mounted}, "mount.mounted"},     {{unknown, unmounting}, "mount.unmounting"},
+    {{unknown, mounting}, "mount.mounting"},   {{unknown, absent}, "mount.unmounted"},
+};
+
+TEST_F(StateTest, EveryPairIsAllowedExactlyWhereTheTableHasIt) {
+  for (const MountState from : all_states) {
+    for (const MountState to : all_states) {
+      SCOPED_TRACE(std::string(mount_state_name(from)) + " to " + std::string(mount_state_name(to)));
+      const std::string name = std::string(mount_state_name(from)) + "-" + std::string(mount_state_name(to));
+      MountRow mount = new_mount(volume(name));
+      mount.state = from;
+      if (from != absent) put([&](Transaction& transaction) { return transaction.put(mount); });
+      const auto before = events().size();
+      const auto done = ledger->write(context(), "test", [&](Transaction& transaction) {
+        MountRow copy = mount;
+        return transition(transaction, copy, to, {});
+      });
+      const auto found = table.find({from, to});
+      if (found == table.end()) {
+        ASSERT_FALSE(done);
+        EXPECT_EQ(done.error().code, Code::internal);
+        EXPECT_EQ(events().size(), before);
+        EXPECT_EQ(row(name) ? row(name)->state : absent, from);
+      } else {
+        ASSERT_TRUE(done) << done.error().text();
+        EXPECT_THAT(events("volume/fake/" + name), ElementsAre(found->second));
+        EXPECT_EQ(row(name) ? row(name)->state : absent, to);
+      }
+    }
+  }
+}
+
+TEST_F(StateTest, AnotherBootEndsEveryStateAsLost) {
+  for (const MountState from : {mounting, mounted, unmounting, unknown}) {
+    const std::string name(mount_state_name(from));
+    MountRow mount = new_mount(volume(name));
+    mount.state = from;
+    put([&](Transaction& transaction) -> Status {
+      DVDI_CHECK(transaction.put(mount));
+      return transition(transaction, mount, absent, {.lost = true});
+    });
+    EXPECT_THAT(events("volume/fake/" + name), ElementsAre("mount.lost"));
+  }
+}
+
+TEST_F(StateTest, MountedTimeIsOpenExactlyWhileMounted) {
+  MountRow mount = new_mount(volume("a"));
+  const auto go = [&](MountState to) {
+    put([&](Transaction& transaction) { return transition(transaction, mount, to, {}); });
+    return intervals(UsageInterval::Kind::mounted, "a");
+  };
+  EXPECT_THAT(go(mounting), ElementsAre());
+  EXPECT_THAT(go(mounted), ElementsAre("open"));
+  EXPECT_THAT(go(unknown), ElementsAre("closed"));
+  EXPECT_THAT(go(mounted), ElementsAre("closed", "open"));
+  EXPECT_THAT(go(unmounting), ElementsAre("closed", "closed"));
+  EXPECT_THAT(go(absent), ElementsAre("closed", "closed"));
+}
+
+TEST_F(StateTest, WhatIsPendingBelongsToUnknownOnly) {
+  MountRow mount = new_mount(volume("a"));
+  mount.pending = MountRow::Pending::mount;
+  put([&](Transaction& transaction) { return transition(transaction, mount, mounting, {}); });
+  EXPECT_EQ(row("a")->pending, MountRow::Pending::none);
+  mount.pending = MountRow::Pending::unmount;
+  put([&](Transaction& transaction) { return transition(transaction, mount, unknown, {}); });
+  EXPECT_EQ(row("a")->pending, MountRow::Pending::unmount);
+}
+
+TEST(SizeOf, ReadsWhatDriversMean) {
+  constexpr std::uint64_t gib = std::uint64_t{1} << 30U;
+  const auto size = [](const std::string& text) { return size_of({{"size", text}}); };
+  EXPECT_EQ(size("10"), 10 * gib);
+  EXPECT_EQ(size("1G"), gib);
+  EXPECT_EQ(size("1GiB"), gib);
+  EXPECT_EQ(size("512M"), gib / 2);
+  EXPECT_EQ(size("2K"), 2048U);
+  EXPECT_EQ(size("7B"), 7U);
+  EXPECT_EQ(size("1T"), gib * 1024);
+  for (const char* wrong :
+       {"", "G", "-1", "1.5G", "1GG", "1X", "big", "99999999999T", "99999999999999999999"}) {
+    EXPECT_EQ(size(wrong), std::nullopt) << wrong;
+  }
+  EXPECT_EQ(size_of({}), std::nullopt);
+}
+
+}  // namespace
+}  // namespace dvdi::volume
