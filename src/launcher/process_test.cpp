@@ -177,34 +177,93 @@ TEST_F(LaunchProcess, ASignalThatEndsTheTaskIsItsExitCode) {
   EXPECT_EQ(runner.wait(), 143);
 }
 
-TEST_F(LaunchProcess, ATerminalsInterruptComesOnce) {
-  // In a session of its own with a pty, so that the kernel sends SIGINT to the foreground process group.
-  int master = -1;
-  const Task task = shell(
-      "trap 'echo INT >> out' INT; trap 'exit 5' TERM; echo ready; "
-      "while :; do sleep 1000 & wait $!; echo woken; done");
-  const pid_t pid = ::forkpty(&master, nullptr, nullptr, nullptr);
-  ASSERT_GE(pid, 0);
-  if (pid == 0) {
-    const auto code = run(Context(), task, {});
-    ::_exit(code ? *code : 125);
+// The launcher as the leader of a session with a terminal, so that the kernel signals its foreground group.
+class LaunchTerminal : public Launching {
+ protected:
+  void start(const std::string& command) {
+    const Task task = shell(command);
+    int master = -1;
+    pid_ = ::forkpty(&master, nullptr, nullptr, nullptr);
+    ASSERT_GE(pid_, 0);
+    if (pid_ == 0) {
+      const auto code = run(Context(), task, {});
+      ::_exit(code ? *code : 125);
+    }
+    terminal_.reset(master);
   }
-  const UniqueFd terminal(master);
-  const auto wait_for = [&](const std::string& text) {
+  bool wait_for(const std::string& text) const {
     std::string seen;
     char one = 0;
-    while (seen.find(text) == std::string::npos && ::read(master, &one, 1) == 1) seen += one;
+    while (seen.find(text) == std::string::npos && ::read(terminal_.get(), &one, 1) == 1) seen += one;
     return seen.find(text) != std::string::npos;
-  };
+  }
+  int wait() const {
+    int status = 0;
+    EXPECT_EQ(::waitpid(pid_, &status, 0), pid_);
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+  }
+  pid_t pid_ = 0;
+  UniqueFd terminal_;
+};
+
+TEST_F(LaunchTerminal, AnInterruptComesOnce) {
+  start(
+      "trap 'echo INT >> out; echo woken' INT; trap 'exit 5' TERM; echo ready; "
+      "while :; do sleep 1000 & wait $!; done");
   ASSERT_TRUE(wait_for("ready"));
-  ASSERT_EQ(::write(master, "\x03", 1), 1);
+  ASSERT_EQ(::write(terminal_.get(), "\x03", 1), 1);
   ASSERT_TRUE(wait_for("woken"));
-  // Had it been passed on as well, it would be before this one: one pipe of signals, in order.
-  ASSERT_EQ(::kill(pid, SIGTERM), 0);
-  int status = 0;
-  ASSERT_EQ(::waitpid(pid, &status, 0), pid);
-  EXPECT_EQ(WEXITSTATUS(status), 5) << status;
+  // Had it been passed on as well, it would be there before this one: the init hears in order.
+  ASSERT_EQ(::kill(pid_, SIGTERM), 0);
+  EXPECT_EQ(wait(), 5);
   EXPECT_EQ(output(), "INT\n");
+}
+
+TEST_F(LaunchTerminal, ItsEndReachesTheTask) {
+  start("trap 'echo HUP >> out; exit 6' HUP; echo ready; while :; do sleep 1000 & wait $!; done");
+  ASSERT_TRUE(wait_for("ready"));
+  terminal_.reset();
+  EXPECT_EQ(wait(), 6);
+  EXPECT_EQ(output(), "HUP\n");
+}
+
+TEST_F(LaunchTerminal, ItIsTheTasksOwn) {
+  start("test -t 0 && test -t 1 && test -t 2 && echo yes-a-terminal; read line; exit 3");
+  ASSERT_TRUE(wait_for("yes-a-terminal"));
+  ASSERT_EQ(::write(terminal_.get(), "\n", 1), 1);
+  EXPECT_EQ(wait(), 3);
+}
+
+TEST_F(LaunchTerminal, StopAndContinueAsAJobOfAShell) {
+  // What a shell does: a process group of its own for the job, in the foreground, watched for a stop.
+  const Task task = shell("echo ready; read line; echo \"$line\" > out; exit 3");
+  int master = -1;
+  pid_ = ::forkpty(&master, nullptr, nullptr, nullptr);
+  ASSERT_GE(pid_, 0);
+  if (pid_ == 0) {
+    ::signal(SIGTTOU, SIG_IGN);
+    const pid_t job = ::fork();
+    if (job == 0) {
+      ::setpgid(0, 0);
+      ::tcsetpgrp(0, ::getpid());
+      ::signal(SIGTTOU, SIG_DFL);
+      const auto code = run(Context(), task, {});
+      ::_exit(code ? *code : 125);
+    }
+    int status = 0;
+    if (::waitpid(job, &status, WUNTRACED) != job || !WIFSTOPPED(status)) ::_exit(90);
+    ::kill(-job, SIGCONT);
+    static_cast<void>(!::write(1, "continued\n", 10));
+    if (::waitpid(job, &status, 0) != job || !WIFEXITED(status)) ::_exit(91);
+    ::_exit(WEXITSTATUS(status));
+  }
+  terminal_.reset(master);
+  ASSERT_TRUE(wait_for("ready"));
+  ASSERT_EQ(::write(master, "\x1a", 1), 1);
+  ASSERT_TRUE(wait_for("continued"));
+  ASSERT_EQ(::write(master, "on\n", 3), 3);
+  EXPECT_EQ(wait(), 3);
+  EXPECT_EQ(output(), "on\n");
 }
 
 TEST_F(LaunchProcess, NothingRunsWithoutTheGoAhead) {

@@ -27,6 +27,10 @@ bool is_ignored(int signal_number) {
   return ::sigaction(signal_number, nullptr, &action) == 0 && action.sa_handler == SIG_IGN;
 }
 
+// Of the signals of a terminal all but one go to the foreground process group, and so to the task. When the
+// terminal goes away the kernel tells the leader of the session alone: us, where nothing is between (ssh -t).
+bool only_ours(int signal_number) { return signal_number == SIGHUP && ::getsid(0) == ::getpid(); }
+
 // As if SIGTSTP had not been blocked; returns when somebody continues us.
 void stop_here() {
   sigset_t one;
@@ -76,7 +80,7 @@ void SignalScope::pass_on(int init_pidfd) const {
   signalfd_siginfo info{};
   while (::read(fd_.get(), &info, sizeof info) == static_cast<ssize_t>(sizeof info)) {
     const int one = static_cast<int>(info.ssi_signo);
-    if (info.ssi_code != SI_KERNEL) tell_init(init_pidfd, one);
+    if (info.ssi_code != SI_KERNEL || only_ours(one)) tell_init(init_pidfd, one);
     if (one == SIGTSTP) stop_here();
   }
 }
