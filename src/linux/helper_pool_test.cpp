@@ -226,11 +226,12 @@ TEST(HelperPool, HelpersHaveNoDescriptorOfTheProgramAndIgnoreSignalsOfTheTermina
   EXPECT_NE(*survived, std::to_string(::getsid(0)));
 }
 
-TEST(HelperPool, TheDestructorEndsAllHelpers) {
+TEST(HelperPool, TheDestructorEndsAllHelpersAndLeavesNoZombie) {
   auto helpers = pool();
   const pid_t idle = to_pid(helpers->run(Context(), "pid", own_pid, "").value());
   helpers.reset();
-  EXPECT_TRUE(ends(idle));
+  EXPECT_EQ(::kill(idle, 0), -1);
+  EXPECT_EQ(errno, ESRCH);
 }
 
 TEST(HelperPool, WithoutTheAncestorCallsFailAndSaySo) {

@@ -14,6 +14,7 @@
 #include <cerrno>
 #include <cstring>
 #include <exception>
+#include <vector>
 
 #include "linux/helper_wire.h"
 
@@ -124,7 +125,7 @@ bool answer(const Forked& forked, const std::array<int, 2>& descriptors) {
   }
 }
 
-bool fork_helper() {
+bool fork_helper(std::vector<pid_t>& helpers_alive) {
   std::array<int, 2> ends{};
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) < 0) {
     return answer(Forked{.pid = 0, .error = errno}, {});
@@ -136,6 +137,7 @@ bool fork_helper() {
   if (pid == 0) run_helper(helpers.get(), ancestor);
   if (pid < 0) return answer(Forked{.pid = 0, .error = errno}, {});
   helpers.reset();
+  helpers_alive.push_back(pid);
   // Only this process reaps its children, and only later: the number is still that helper's.
   const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
   if (!pidfd) {
@@ -144,6 +146,26 @@ bool fork_helper() {
     return answer(Forked{.pid = 0, .error = error}, {});
   }
   return answer(Forked{.pid = pid, .error = 0}, {programs.get(), pidfd.get()});
+}
+
+void reap(std::vector<pid_t>& helpers_alive) {
+  for (pid_t ended = 0; (ended = ::waitpid(-1, nullptr, WNOHANG)) > 0;) std::erase(helpers_alive, ended);
+}
+
+// No zombie is left to a process 1 that may not care. One that is stuck in the kernel is not waited for.
+[[noreturn]] void end_all(std::vector<pid_t>& helpers_alive, int ended) {
+  const BootTime give_up = system_clock().boot() + std::chrono::milliseconds(500);
+  for (const pid_t pid : helpers_alive) ::kill(pid, SIGKILL);
+  for (;;) {
+    reap(helpers_alive);
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(give_up - system_clock().boot()).count();
+    if (helpers_alive.empty() || left <= 0) ::_exit(0);
+    pollfd child{.fd = ended, .events = POLLIN, .revents = 0};
+    ::poll(&child, 1, static_cast<int>(left));
+    signalfd_siginfo info{};
+    while (::read(ended, &info, sizeof info) > 0) {
+    }
+  }
 }
 
 }  // namespace
@@ -168,6 +190,7 @@ void run_ancestor(int control, pid_t program) {
   ::sigprocmask(SIG_SETMASK, &children, nullptr);
   const UniqueFd ended(::signalfd(-1, &children, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!ended) ::_exit(1);
+  std::vector<pid_t> helpers_alive;
   for (;;) {
     std::array<pollfd, 2> events{pollfd{.fd = socket_fd, .events = POLLIN, .revents = 0},
                                  pollfd{.fd = ended.get(), .events = POLLIN, .revents = 0}};
@@ -176,15 +199,13 @@ void run_ancestor(int control, pid_t program) {
       signalfd_siginfo info{};
       while (::read(ended.get(), &info, sizeof info) > 0) {
       }
-      while (::waitpid(-1, nullptr, WNOHANG) > 0) {
-      }
+      reap(helpers_alive);
     }
     if (events[0].revents != 0) {
       char request = 0;
       const ssize_t got = ::recv(socket_fd, &request, 1, MSG_DONTWAIT);
       if (got < 0 && (errno == EAGAIN || errno == EINTR)) continue;
-      // Helpers end with their ancestor (PR_SET_PDEATHSIG).
-      if (got <= 0 || !fork_helper()) ::_exit(0);
+      if (got <= 0 || !fork_helper(helpers_alive)) end_all(helpers_alive, ended.get());
     }
   }
 }

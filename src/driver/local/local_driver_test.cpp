@@ -323,11 +323,14 @@ TEST_F(LocalDriverTest, AnImageThatAnotherNamespaceStillHoldsGetsNoSecondLoopDev
   std::array<int, 2> end{};
   ASSERT_EQ(::pipe2(ready.data(), O_CLOEXEC), 0);
   ASSERT_EQ(::pipe2(end.data(), O_CLOEXEC), 0);
+  const std::string elsewhere = subject_->root() + "/elsewhere";
+  std::filesystem::create_directory(elsewhere);
   const pid_t holder = ::fork();
   if (holder == 0) {
-    // A namespace that no unmount of ours reaches.
+    // Bound elsewhere, as for a task, in a namespace that no unmount of ours reaches.
     char byte = 'r';
-    if (::unshare(CLONE_NEWNS) != 0 || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
+    if (::unshare(CLONE_NEWNS) != 0 || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        ::mount(point.c_str(), elsewhere.c_str(), nullptr, MS_BIND, nullptr) != 0) {
       ::_exit(1);
     }
     ::close(end[1]);

@@ -11,9 +11,9 @@
 
 #include "base/text.h"
 #include "driver/local/image.h"
-#include "linux/remove_tree.h"
 #include "linux/fd.h"
 #include "linux/mount_api.h"
+#include "linux/remove_tree.h"
 
 namespace dvdi::driver::local {
 
@@ -205,7 +205,9 @@ Result<std::string> unmount_volume(std::string_view bytes) {
     if (error == EBUSY) failed.code = Code::failed_precondition;
     return failed;
   }
-  ::rmdir(path.c_str());  // an empty folder that stays harms nobody
+  // Removing the folder also ends what private mount namespaces still show on it. One that stays harms
+  // nobody.
+  ::rmdir(path.c_str());
   tidy_mounts(directory);
   return std::string();
 }
