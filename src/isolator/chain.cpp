@@ -267,7 +267,7 @@ void Chain::roll_back(const Context& context, const ContainerKey& key, std::size
   const Context detached = context.detached(parts_.roll_back_timeout);
   std::vector<Failure> failures;
   for (const auto& isolator : isolators_ | std::views::take(invoked) | std::views::reverse) {
-    auto owed = isolator->cleanup(detached, key, failures);
+    auto owed = isolator->roll_back(detached, key, failures, error);
     if (!owed) {
       failures.push_back(
           Failure{.isolator = std::string(isolator->name()), .error = std::move(owed).error()});

@@ -207,6 +207,11 @@ Result<std::vector<Owed>> ExternalVolumes::cleanup(const Context& context, const
   return holdings_.release(context, key, reason_of(before));
 }
 
+Result<std::vector<Owed>> ExternalVolumes::roll_back(const Context& context, const ContainerKey& key,
+                                                     const std::vector<Failure>& before, const Error& why) {
+  return holdings_.abandon(context, key, reason_of(before), why.message);
+}
+
 Status ExternalVolumes::recover(const Context& context, const RecoverRequest& request,
                                 const std::vector<Failure>& before) {
   const bool may_unmount = before.empty() && request.complete;

@@ -21,6 +21,8 @@ class ExternalVolumes final : public Isolator {
   Status isolate(const Context& context, const ContainerKey& key, pid_t pid) override;
   Result<std::vector<Owed>> cleanup(const Context& context, const ContainerKey& key,
                                     const std::vector<Failure>& before) override;
+  Result<std::vector<Owed>> roll_back(const Context& context, const ContainerKey& key,
+                                      const std::vector<Failure>& before, const Error& why) override;
   Status recover(const Context& context, const RecoverRequest& request,
                  const std::vector<Failure>& before) override;
 

@@ -73,6 +73,11 @@ class Isolator {
   // `before`: what failed in the isolators that were cleaned up before this one. Unknown containers succeed.
   virtual Result<std::vector<Owed>> cleanup(const Context& context, const ContainerKey& key,
                                             const std::vector<Failure>& before) = 0;
+  // Instead of cleanup, where a prepare failed with `why`: the container may be prepared again at once.
+  virtual Result<std::vector<Owed>> roll_back(const Context& context, const ContainerKey& key,
+                                              const std::vector<Failure>& before, const Error& /*why*/) {
+    return cleanup(context, key, before);
+  }
   virtual Status recover(const Context& context, const RecoverRequest& request,
                          const std::vector<Failure>& before) = 0;
 };

@@ -313,8 +313,8 @@ Status Plan::make() {
 std::vector<const Item*> Plan::by_real_target() const {
   std::vector<const Item*> sorted;
   for (const Item& item : items_) sorted.push_back(&item);
-  std::ranges::stable_sort(sorted, parents_first,
-                           [](const Item* item) -> std::string_view { return item->target.path; });
+  std::ranges::sort(sorted, parents_first,
+                    [](const Item* item) -> std::string_view { return item->target.path; });
   return sorted;
 }
 
