@@ -31,8 +31,8 @@ Manager::~Manager() = default;
 // everything mounted already, this is all there is to do.
 Status Manager::State::intend(Transaction& transaction, const Context& context, const Holder& holder,
                               const std::vector<Request>& requests, const MountTable& table,
-                              const ProcessIdentity& engine, std::vector<std::string>& ours, bool& known,
-                              bool& ready) {
+                              const ProcessIdentity& engine, std::vector<std::optional<MountRow>>& ours,
+                              bool& known, bool& ready) {
   ours.assign(requests.size(), {});
   known = false;
   ready = true;
@@ -72,7 +72,7 @@ Status Manager::State::intend(Transaction& transaction, const Context& context, 
     if (!row) {
       row = new_mount(request.volume);
       DVDI_CHECK(transition(transaction, *row, MountState::mounting, {.trace_id = context.trace_id()}));
-      ours[i] = row->mount_id;
+      ours[i] = row;
     }
     const bool whole = row->state == MountState::mounted && (!row->identity || shows(table, *row));
     ready = ready && whole;
@@ -100,7 +100,7 @@ Result<std::vector<Mounted>> Manager::acquire(const Context& context, const Hold
   State& state = *state_;
   DVDI_TRY(const ProcessIdentity engine, identify_process(::getpid()));
   DVDI_TRY(const MountTable table, MountTable::read());
-  std::vector<std::string> ours;
+  std::vector<std::optional<MountRow>> ours;
   bool known = false;
   bool ready = false;
   DVDI_CHECK(state.write(context, fmt::format("record the intent of container {}", holder.key.text()),

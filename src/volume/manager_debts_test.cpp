@@ -206,9 +206,9 @@ TEST_F(ManagerDebts, ACountingDriverIsLeftWithoutAMountToo) {
   expect_nothing_left();
 }
 
-TEST_F(ManagerDebts, OneDriverThatHangsDoesNotKeepTheDebtsOfAnother) {
+TEST_F(ManagerDebts, ADebtThatStaysDoesNotKeepAnotherFromBeingPaid) {
   add_driver("other");
-  ASSERT_TRUE(acquire("c1", {want("a"), want("other", "b")}));
+  ASSERT_TRUE(acquire("c1", {want("a"), want_of("other", "b")}));
   fake->fail(Operation::unmount, "a", Fault::refuse);
   drivers["other"]->fail(Operation::unmount, "b", Fault::refuse);
   const auto owed = release("c1");

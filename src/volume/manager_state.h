@@ -36,7 +36,7 @@ struct Manager::State {
 
   Status intend(Transaction& transaction, const Context& context, const Holder& holder,
                 const std::vector<Request>& requests, const MountTable& table, const ProcessIdentity& engine,
-                std::vector<std::string>& ours, bool& known, bool& ready);
+                std::vector<std::optional<MountRow>>& ours, bool& known, bool& ready);
   Status mark_prepared_if_all_mounted(Transaction& transaction, const ContainerKey& key,
                                       const std::string& trace_id);
   Result<std::vector<Owed>> release(const Context& context, const ContainerKey& key,

@@ -120,12 +120,10 @@ TEST_F(ManagerLife, ADriverThatHangsDelaysOnlyItsOwnVolumes) {
   fake->hold(Operation::mount, "a");
   std::jthread hung([&] { EXPECT_TRUE(acquire("c1", {want("a")})); });
   fake->wait_until_held();
-  const auto good = acquire("c2", {want("other", "a")});
+  const auto good = acquire("c2", {want_of("other", "a")});
   EXPECT_TRUE(good) << good.error().text();
   // The state can be read, and one more call to the driver that hangs waits at our side.
   EXPECT_EQ(row("a")->state, MountState::mounting);
-  std::stop_source stop;
-  stop.request_stop();
   const auto waits =
       manager->acquire(context().with_timeout(std::chrono::milliseconds(20)), holder("c3"), {want("b")});
   ASSERT_FALSE(waits);

@@ -127,7 +127,7 @@ Request ManagerTest::want(const std::string& name, bool exclusive) {
   return {.volume = volume(name), .exclusive = exclusive, .uses = {{.container_path = "/data"}}};
 }
 
-Request ManagerTest::want(const std::string& driver_name, const std::string& name) {
+Request ManagerTest::want_of(const std::string& driver_name, const std::string& name) {
   return {.volume = {driver_name, name}};
 }
 

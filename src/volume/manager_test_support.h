@@ -36,7 +36,7 @@ class ManagerTest : public testing::Test {
 
   std::shared_ptr<FakeDriver> add_driver(const std::string& name);
   static Request want(const std::string& volume, bool exclusive = false);
-  static Request want(const std::string& driver, const std::string& volume);
+  static Request want_of(const std::string& driver, const std::string& volume);
   static Holder holder(const std::string& id, const std::string& digest = "digest");
   static ContainerKey container(const std::string& id) { return {"run", id}; }
   static VolumeKey volume(const std::string& name) { return {"fake", name}; }

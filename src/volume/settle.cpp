@@ -36,8 +36,16 @@ Result<std::optional<std::string>> Work::unmount(MountRow row,
                                                  Pending before, std::optional<BootTime> suspect_since) {
   if (row.mount_point.empty()) {
     // A Mount whose answer we never got: where would it be?
-    if (auto path = calls_.path(context_, volume_)) row.mount_point = *path;
+    // Only a mount that is there counts: whatever else the driver says (`/`, for one) is no place of ours.
+    if (const auto path = calls_.path(context_, volume_)) {
+      if (const auto claim = verify_claim(context_, parts_.helpers, volume_, *path, false)) {
+        row.mount_point = claim->mount_point;
+        row.identity = claim->identity;
+      }
+    }
   }
+  const auto table_before = MountTable::read();
+  const bool was_there = !table_before || shows(*table_before, row);
   const Clock& clock = context_.clock();
   const BootTime start = clock.boot();
   const auto answer = calls_.unmount(context_, volume_, row.mount_id);
@@ -64,12 +72,16 @@ Result<std::optional<std::string>> Work::unmount(MountRow row,
     return std::optional<std::string>(reason);
   };
 
+  const bool may_come_late =
+      before == Pending::mount && suspect_since && clock.boot() - *suspect_since < policy_.late_answer;
   if (answer) {
+    // Many drivers say yes where nothing is mounted.
+    if (may_come_late && !was_there) {
+      return owed(Pending::mount, "the driver may still be at the Mount that it has not answered");
+    }
     // The driver is done with us. What is still there is somebody else's: recorded, shown, not touched again.
     return gone(there && row.identity ? "it is still mounted after our successful Unmount" : "");
   }
-  const bool may_come_late =
-      before == Pending::mount && suspect_since && clock.boot() - *suspect_since < policy_.late_answer;
   switch (answer.error().outcome) {
     case Outcome::refused:
       if (there) return owed(Pending::refused, why.error);

@@ -55,6 +55,16 @@ MountRow new_mount(const VolumeKey& volume) {
 Status transition(Transaction& transaction, MountRow& row, MountState to, const Cause& cause) {
   const MountState from = row.state;
   DVDI_CHECK(check_transition(from, to));
+  // The caller's copy may be stale: T1 and T3 are written without the volume's lock.
+  DVDI_TRY(const auto current, transaction.mount(row.volume));
+  if ((current ? current->state : absent) != from || (current && current->mount_id != row.mount_id)) {
+    return Error{.code = Code::internal,
+                 .message = fmt::format("a mount that is {} was to go from {} to {}",
+                                        mount_state_name(current ? current->state : absent),
+                                        mount_state_name(from), mount_state_name(to)),
+                 .driver = row.volume.driver,
+                 .volume = row.volume.name};
+  }
   if (from == mounted) DVDI_CHECK(transaction.close_usage(UsageInterval::Kind::mounted, row.volume));
   row.state = to;
   row.since = transaction.now();

@@ -33,7 +33,7 @@ Status Work::move(MountRow& row, MountState to, const Cause& cause,
   return written;
 }
 
-Result<Mounted> Work::bring_up(const Request& request, const std::string& ours,
+Result<Mounted> Work::bring_up(const Request& request, const std::optional<MountRow>& ours,
                                const std::function<Status(Transaction&)>& with) {
   DVDI_TRY(auto found, row());
   if (!found) return fresh(request, with);
@@ -50,7 +50,10 @@ Result<Mounted> Work::bring_up(const Request& request, const std::string& ours,
       break;
     }
     case MountState::mounting:
-      if (found->mount_id == ours) return mount_first(*found, request, with);
+      // The very row, not only its id: somebody who had the lock before us may have called the driver with
+      // that id and died.
+      if (ours && found->mount_id == ours->mount_id && found->since.boot == ours->since.boot)
+        return mount_first(*found, request, with);
       found->pending = MountRow::Pending::mount;
       DVDI_CHECK(move(*found, MountState::unknown, cause("found without anybody at work on it")));
       break;
@@ -66,8 +69,21 @@ Result<Mounted> Work::bring_up(const Request& request, const std::string& ours,
 }
 
 Result<Mounted> Work::fresh(const Request& request, const std::function<Status(Transaction&)>& with) {
-  MountRow row = new_mount(volume_);
-  DVDI_CHECK(move(row, MountState::mounting, cause()));
+  MountRow row;
+  DVDI_CHECK(parts_.ledger.write(
+      context_.detached(time_to_record), fmt::format("record that {} is mounting", volume_.text()),
+      [&](Transaction& transaction) -> Status {
+        // Since we looked, a container may have come and written its intent, which takes no lock. It cannot
+        // have acted on it, which takes the lock that we hold: ours replaces it, with an id of its own, so
+        // that it cannot take our Mount for the first attempt that it has still to make.
+        DVDI_TRY(auto found, transaction.mount(volume_));
+        if (found && found->state == MountState::mounting) {
+          DVDI_CHECK(transition(transaction, *found, MountState::absent,
+                                cause("never sent: another container mounts it already")));
+        }
+        row = new_mount(volume_);
+        return transition(transaction, row, MountState::mounting, cause());
+      }));
   return mount_first(row, request, with);
 }
 

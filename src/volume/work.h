@@ -14,9 +14,9 @@ class Work {
        VolumeKey volume)
       : parts_(parts), policy_(policy), calls_(calls), context_(context), volume_(std::move(volume)) {}
 
-  // Mounted, whatever was the state before. `ours` is the mount id that the caller's own transaction wrote as
-  // `mounting`, "" if it wrote none. Runs `with` in the transaction that makes the volume usable.
-  Result<Mounted> bring_up(const Request& request, const std::string& ours,
+  // Mounted, whatever was the state before. `ours` is the row that the caller's own transaction wrote as
+  // `mounting`, if it wrote one. Runs `with` in the transaction that makes the volume usable.
+  Result<Mounted> bring_up(const Request& request, const std::optional<MountRow>& ours,
                            const std::function<Status(Transaction&)>& with);
 
   // The unmount of mount `mount_id`, intended in a transaction of the caller's. Runs `with` in the
