@@ -98,7 +98,14 @@ TEST_F(LaunchMounts, ATargetThatBecameALinkDoesNotEscape) {
   EXPECT_THAT(ended.error().text(), HasSubstr("symbolic link"));
   EXPECT_FALSE(fs::exists(sandbox_ / "ran"));
 
-  // The same on the way to it, below a volume, and on the host.
+  // Nor is one that stays in the sandbox followed.
+  fs::create_directories(sandbox_ / "mine");
+  fs::create_directory_symlink("mine", sandbox_ / "inside");
+  Task inside = shell("touch ran");
+  add_mount(inside, "vol", "inside");
+  EXPECT_EQ(run_task(inside).error().code, Code::failed_precondition);
+
+  // The same on the way to it, on the host, and below a volume.
   for (const char* target : {"data/deeper", "../host/x"}) {
     fs::create_directories(top_ / "real/x");
     if (!fs::exists(top_ / "host")) fs::create_directory_symlink("real", top_ / "host");
@@ -111,7 +118,7 @@ TEST_F(LaunchMounts, ATargetThatBecameALinkDoesNotEscape) {
     EXPECT_EQ(run_task(other).error().code, Code::failed_precondition) << target;
   }
   Task nested = shell("touch ran");
-  fs::create_directory_symlink("/etc", top_ / "vol/link");
+  fs::create_directory_symlink("sub", top_ / "vol/link");
   add_mount(nested, "vol", "real-target");
   add_mount(nested, "vol/sub", "real-target/link");
   EXPECT_EQ(run_task(nested).error().code, Code::failed_precondition);
@@ -279,21 +286,25 @@ TEST_F(LaunchMounts, TheVolumesAreFreeWhenRunReturns) {
 }
 
 TEST_F(LaunchMounts, NothingLeaksToTheHostFromASharedMount) {
+  mount_tmpfs(top_ / "early", "early");
   ASSERT_EQ(::mount(nullptr, top_.c_str(), nullptr, MS_SHARED | MS_REC, nullptr), 0);
   before_ = mountinfo();
   Runner runner = start_runner([&] {
     Task task = shell(
         "mount -t tmpfs leak data/sub; mount -t tmpfs leak-2 .; echo ready; read line; "
-        "if grep -q later /proc/self/mountinfo; then exit 9; else exit 8; fi");
+        "grep -c early /proc/self/mountinfo; grep -c later /proc/self/mountinfo; exit 8");
     add_mount(task, "vol", "data");
     return task;
   }());
   EXPECT_EQ(runner.line(), "ready");
   EXPECT_EQ(mountinfo(), before_);
   // The other way round: what the host unmounts goes from the task, what it mounts comes.
+  ASSERT_EQ(::umount2((top_ / "early").c_str(), 0), 0);
   mount_tmpfs(top_ / "later", "later");
-  ASSERT_EQ(::umount2((top_ / "later").c_str(), 0), 0) << "the task holds it";
+  before_ = mountinfo();
   runner.input.reset();
+  EXPECT_EQ(runner.line(), "0");
+  EXPECT_EQ(runner.line(), "1");
   EXPECT_EQ(runner.wait(), 8);
 }
 
@@ -363,12 +374,12 @@ TEST_F(LaunchMounts, OfTheHostNothingIsLeftInARootFileSystemOfItsOwn) {
 }
 
 TEST_F(LaunchMounts, AVolumeThatTheSandboxesPlaceLiesIn) {
-  Task task = shell("echo here > out; cat /mnt/file >> out");
+  Task task = shell("echo here > out; cat /mnt/file >> out; cat /mnt/sandbox/out > seen-by-path");
   use_rootfs(task);
   add_mount(task, "vol", "inner");
   add_mount(task, "vol", "rootfs/mnt", 0, v1::ContainerMountInfo::ROOTFS);
   EXPECT_EQ(run_to_end(task), 0);
-  EXPECT_EQ(output(), "here\ndata\n");
+  EXPECT_EQ(read_file(sandbox_ / "seen-by-path"), "here\ndata\n");
 }
 
 TEST_F(LaunchMounts, ALinkInARootFileSystemStaysInIt) {
