@@ -10,7 +10,7 @@
 
 #include "base/text.h"
 #include "cli/help.h"
-#include "cli/time_text.h"
+#include "base/time_text.h"
 
 namespace dvdi::cli {
 

@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "cli/time_text.h"
+#include "base/time_text.h"
 
 namespace dvdi::cli {
 namespace {

@@ -3,9 +3,9 @@
 #include "base/json.h"
 #include "base/sync.h"
 #include "base/text.h"
+#include "base/time_text.h"
 #include "cli/commands.h"
 #include "cli/table.h"
-#include "cli/time_text.h"
 
 namespace dvdi::cli {
 
@@ -25,7 +25,7 @@ std::string line_of(std::string_view time, std::string_view type, std::string vo
     container = shorten(container, 13);
   }
   // fmt counts columns, not bytes: "…" is one.
-  std::string out = fmt::format("{:<27}  {:<21}  {:<24}  {:<13}  {}", time, type, volume, container, error);
+  std::string out = fmt::format("{:<27}  {:<24}  {:<24}  {:<13}  {}", time, type, volume, container, error);
   out.erase(out.find_last_not_of(' ') + 1);
   return out + "\n";
 }

@@ -6,7 +6,7 @@
 #include "base/json.h"
 #include "cli/commands.h"
 #include "cli/table.h"
-#include "cli/time_text.h"
+#include "base/time_text.h"
 
 namespace dvdi::cli {
 

@@ -4,7 +4,7 @@
 #include "base/text.h"
 #include "cli/commands.h"
 #include "cli/table.h"
-#include "cli/time_text.h"
+#include "base/time_text.h"
 
 namespace dvdi::cli {
 

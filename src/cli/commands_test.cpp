@@ -12,7 +12,7 @@
 
 #include "base/json.h"
 #include "cli/fake_api_test.h"
-#include "cli/time_text.h"
+#include "base/time_text.h"
 #include "linux/fd.h"
 
 namespace dvdi::cli {

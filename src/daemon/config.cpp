@@ -6,15 +6,14 @@
 
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <cstdlib>
 #include <filesystem>
 #include <functional>
-#include <limits>
 #include <sstream>
 #include <toml.hpp>
 
 #include "base/text.h"
+#include "base/time_text.h"
 #include "linux/fd.h"
 
 namespace dvdi {
@@ -39,7 +38,7 @@ class Table {
     return take(key, [&](const toml::value& value) -> Status {
       std::optional<Duration> read;
       if (value.is_integer()) {
-        read = parse_duration(std::to_string(value.as_integer()));
+        read = parse_duration(std::to_string(value.as_integer()) + "s");
       } else if (value.is_string()) {
         read = parse_duration(value.as_string().str);
       }
@@ -208,25 +207,6 @@ std::string environment(const char* name) {
 }
 
 }  // namespace
-
-std::optional<Duration> parse_duration(std::string_view text) {
-  std::int64_t number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || number < 0) return std::nullopt;
-  const std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
-  constexpr std::array<std::pair<std::string_view, std::int64_t>, 6> units = {{{"", 1'000'000'000},
-                                                                               {"ms", 1'000'000},
-                                                                               {"s", 1'000'000'000},
-                                                                               {"m", 60'000'000'000},
-                                                                               {"h", 3'600'000'000'000},
-                                                                               {"d", 86'400'000'000'000}}};
-  for (const auto& [name, nanoseconds] : units) {
-    if (name != unit) continue;
-    if (number > std::numeric_limits<std::int64_t>::max() / nanoseconds) return std::nullopt;
-    return Duration(number * nanoseconds);
-  }
-  return std::nullopt;
-}
 
 Result<Config> parse_config(const std::string& text, const std::string& file_name) {
   try {

@@ -28,7 +28,4 @@ Result<Config> parse_config(const std::string& text, const std::string& file_nam
 // it is given, or else DVDI_STATE_DIR, goes before the file's. state_dir is absolute afterwards.
 Result<Config> load_config(const std::string& file, const std::string& state_dir);
 
-// "90", "500ms", "2m", "1h": whole numbers; seconds where there is no unit. nullopt for anything else.
-std::optional<Duration> parse_duration(std::string_view text);
-
 }  // namespace dvdi

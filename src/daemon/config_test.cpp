@@ -94,14 +94,5 @@ TEST(Config, TheStateDirectoryOfTheCallerGoesFirstAndIsMadeAbsolute) {
   EXPECT_FALSE(load_config("/nonexistent/dvdi.toml", ""));
 }
 
-TEST(Config, Durations) {
-  EXPECT_EQ(parse_duration("2h"), std::chrono::hours(2));
-  EXPECT_EQ(parse_duration("3d"), std::chrono::hours(72));
-  EXPECT_EQ(parse_duration("15"), seconds(15));
-  for (const char* wrong : {"", "s", "-1s", "1.5s", "1 s", "99999999999999h", "1x"}) {
-    EXPECT_FALSE(parse_duration(wrong)) << wrong;
-  }
-}
-
 }  // namespace
 }  // namespace dvdi

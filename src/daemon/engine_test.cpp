@@ -12,6 +12,7 @@
 
 #include "base/json.h"
 #include "daemon/open.h"
+#include "linux/mount_table.h"
 
 namespace dvdi {
 namespace {

@@ -49,6 +49,16 @@ Status Manager::State::intend(Transaction& transaction, const Context& context, 
                    .message = fmt::format("container {} is known with another request", holder.key.text()),
                    .hint = "clean it up first, or use another id"};
     }
+    const bool others = existing->engine != engine && process_runs(existing->engine).value_or(true);
+    if (others ||
+        (existing->init && process_runs(*existing->init).value_or(true) && existing->engine != engine)) {
+      return Error{
+          .code = Code::conflict,
+          .message = fmt::format("container {} is another process's: {}", holder.key.text(),
+                                 others ? fmt::format("process {} works on it", existing->engine.pid)
+                                        : fmt::format("its task runs as process {}", existing->init->pid)),
+          .hint = "use another id"};
+    }
     known = existing->state != ContainerState::preparing;
   }
   ContainerRow container = existing.value_or(ContainerRow{.key = holder.key,
@@ -202,6 +212,11 @@ Status Manager::started(const Context& context, const ContainerKey& key, const P
 Result<std::vector<Owed>> Manager::release(const Context& context, const ContainerKey& key,
                                            const std::string& keep_mounted) {
   return state_->release(context, key, keep_mounted, std::nullopt, {});
+}
+
+Result<std::vector<Owed>> Manager::abandon(const Context& context, const ContainerKey& key,
+                                           const std::string& keep_mounted, const std::string& why) {
+  return state_->release(context, key, keep_mounted, why, "the prepare failed");
 }
 
 Result<std::vector<Owed>> Manager::State::release(const Context& context, const ContainerKey& key,

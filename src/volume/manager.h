@@ -94,6 +94,12 @@ class Holdings {
   virtual Result<std::vector<Owed>> release(const Context& context, const ContainerKey& key,
                                             const std::string& keep_mounted) = 0;
 
+  // As release, for a container whose prepare failed for the reason `why`: it is not remembered, and may be prepared again.
+  virtual Result<std::vector<Owed>> abandon(const Context& context, const ContainerKey& key,
+                                            const std::string& keep_mounted, const std::string& /*why*/) {
+    return release(context, key, keep_mounted);
+  }
+
   // Containers of `owner` that are neither live nor orphans are released with proof that they are dead: their
   // process (init; the engine that prepared it, before there is one) is gone. Without `may_unmount` the books
   // are put right and nothing is unmounted.

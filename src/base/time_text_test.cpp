@@ -1,8 +1,8 @@
-#include "cli/time_text.h"
+#include "base/time_text.h"
 
 #include <gtest/gtest.h>
 
-namespace dvdi::cli {
+namespace dvdi {
 namespace {
 
 using std::chrono::hours;
@@ -17,6 +17,7 @@ TEST(ParseDuration, TakesNumbersWithUnits) {
   EXPECT_EQ(parse_duration("2w"), hours(14 * 24));
   EXPECT_EQ(parse_duration("1h30m5s"), hours(1) + minutes(30) + seconds(5));
   EXPECT_EQ(parse_duration("0s"), seconds(0));
+  EXPECT_EQ(parse_duration("1m500ms"), seconds(60) + std::chrono::milliseconds(500));
 }
 
 TEST(ParseDuration, RefusesWhatIsNone) {
@@ -73,4 +74,4 @@ TEST(HumanBytes, CountsInPowersOf1024) {
 }
 
 }  // namespace
-}  // namespace dvdi::cli
+}  // namespace dvdi

@@ -1,4 +1,4 @@
-#include "cli/time_text.h"
+#include "base/time_text.h"
 
 #include <fmt/format.h>
 
@@ -6,11 +6,11 @@
 #include <charconv>
 #include <cmath>
 
-namespace dvdi::cli {
+namespace dvdi {
 
 namespace {
 
-constexpr std::int64_t longest_seconds = 100LL * 365 * 24 * 3600;
+constexpr Duration longest = std::chrono::hours(100 * 365 * 24);
 
 // Exactly `digits` digits from the start of `text`, taken off it.
 std::optional<int> take_number(std::string_view& text, std::size_t digits) {
@@ -58,43 +58,39 @@ std::optional<int> take_offset(std::string_view& text) {
   return sign * (*hours * 60 + *minutes);
 }
 
+std::optional<Duration> take_unit(std::string_view& text) {
+  constexpr std::array<std::pair<std::string_view, Duration>, 6> units = {
+      {{"ms", std::chrono::milliseconds(1)},
+       {"s", std::chrono::seconds(1)},
+       {"m", std::chrono::minutes(1)},
+       {"h", std::chrono::hours(1)},
+       {"d", std::chrono::days(1)},
+       {"w", std::chrono::weeks(1)}}};
+  for (const auto& [name, unit] : units) {
+    if (!text.starts_with(name)) continue;
+    text.remove_prefix(name.size());
+    return unit;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 std::optional<Duration> parse_duration(std::string_view text) {
   if (text.empty()) return std::nullopt;
-  std::int64_t total = 0;
+  Duration total{};
   while (!text.empty()) {
     std::int64_t count = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
-    if (error != std::errc() || count < 0 || count > longest_seconds) return std::nullopt;
+    if (error != std::errc() || count < 0) return std::nullopt;
     text.remove_prefix(static_cast<std::size_t>(end - text.data()));
     if (text.empty()) return std::nullopt;  // a number without a unit says nothing
-    std::int64_t unit = 0;
-    switch (text.front()) {
-      case 's':
-        unit = 1;
-        break;
-      case 'm':
-        unit = 60;
-        break;
-      case 'h':
-        unit = 3600;
-        break;
-      case 'd':
-        unit = 24 * 3600;
-        break;
-      case 'w':
-        unit = 7 * 24 * 3600;
-        break;
-      default:
-        return std::nullopt;
-    }
-    text.remove_prefix(1);
-    if (count > longest_seconds / unit) return std::nullopt;
-    total += count * unit;
-    if (total > longest_seconds) return std::nullopt;
+    const auto unit = take_unit(text);
+    if (!unit || count > longest / *unit) return std::nullopt;
+    total += *unit * count;
+    if (total > longest) return std::nullopt;
   }
-  return std::chrono::seconds(total);
+  return total;
 }
 
 std::optional<WallTime> parse_time(std::string_view text) {
@@ -165,4 +161,4 @@ std::string human_bytes(std::uint64_t bytes) {
   return fmt::format("{:.1f} {}", value, units[unit]);
 }
 
-}  // namespace dvdi::cli
+}  // namespace dvdi
