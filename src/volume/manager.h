@@ -125,6 +125,8 @@ class Manager final : public Holdings {
   Status started(const Context& context, const ContainerKey& key, const ProcessIdentity& init) override;
   Result<std::vector<Owed>> release(const Context& context, const ContainerKey& key,
                                     const std::string& keep_mounted) override;
+  Result<std::vector<Owed>> abandon(const Context& context, const ContainerKey& key,
+                                    const std::string& keep_mounted, const std::string& why) override;
   Result<Recovered> recover(const Context& context, const std::string& owner,
                             const std::vector<std::string>& live, const std::vector<std::string>& orphans,
                             bool may_unmount) override;
