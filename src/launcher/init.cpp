@@ -171,6 +171,11 @@ Result<UniqueFd> become_subreaper() {
   return children;
 }
 
+[[noreturn]] void refuse(int channel, Error error) {
+  send_report(channel, {.failure = std::move(error)});
+  ::_exit(1);
+}
+
 }  // namespace
 
 void run_init(Plan& plan, int channel, const sigset_t& ignored) {
@@ -181,20 +186,16 @@ void run_init(Plan& plan, int channel, const sigset_t& ignored) {
   block_all_signals();
   if (!wait_for_go_ahead(channel)) ::_exit(0);
 
-  const auto refuse = [&](Error error) {
-    send_report(channel, {.failure = std::move(error)});
-    ::_exit(1);
-  };
   UniqueFd children;
   if (plan.host_pid) {
     auto opened = become_subreaper();
-    if (!opened) refuse(setup_error(std::move(opened).error()));
+    if (!opened) refuse(channel, setup_error(std::move(opened).error()));
     children = *std::move(opened);
   }
   auto view = enter_filesystem(plan);
-  if (!view) refuse(setup_error(std::move(view).error()));
+  if (!view) refuse(channel, setup_error(std::move(view).error()));
   auto program = start_program(plan, *view, ignored);
-  if (!program) refuse(std::move(program).error());
+  if (!program) refuse(channel, std::move(program).error());
   send_report(channel, {});
 
   std::vector<int> last;
