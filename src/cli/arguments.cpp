@@ -9,8 +9,8 @@
 #include <sstream>
 
 #include "base/text.h"
-#include "cli/help.h"
 #include "base/time_text.h"
+#include "cli/help.h"
 
 namespace dvdi::cli {
 

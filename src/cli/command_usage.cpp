@@ -4,9 +4,9 @@
 #include <cmath>
 
 #include "base/json.h"
+#include "base/time_text.h"
 #include "cli/commands.h"
 #include "cli/table.h"
-#include "base/time_text.h"
 
 namespace dvdi::cli {
 

@@ -2,9 +2,9 @@
 
 #include "base/json.h"
 #include "base/text.h"
+#include "base/time_text.h"
 #include "cli/commands.h"
 #include "cli/table.h"
-#include "base/time_text.h"
 
 namespace dvdi::cli {
 

@@ -11,8 +11,8 @@
 #include <stop_token>
 
 #include "base/json.h"
-#include "cli/fake_api_test.h"
 #include "base/time_text.h"
+#include "cli/fake_api_test.h"
 #include "linux/fd.h"
 
 namespace dvdi::cli {

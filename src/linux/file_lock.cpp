@@ -28,7 +28,7 @@ off_t offset_of(std::string_view key) {
 
 // True if the lock was set, false if another holder is in the way.
 Result<bool> set_lock(int fd, short type, off_t start, off_t length) {
-  struct flock lock {};
+  struct flock lock{};
   lock.l_type = type;
   lock.l_whence = SEEK_SET;
   lock.l_start = start;
@@ -44,7 +44,8 @@ struct KeyedLocks::State {
   UniqueFd file;
   Mutex mutex;
   Condition released;
-  std::set<off_t> held_offsets;   // keys that share a byte share the lock: one description never conflicts with itself
+  std::set<off_t>
+      held_offsets;  // keys that share a byte share the lock: one description never conflicts with itself
 };
 
 KeyedLocks::KeyedLocks(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -80,14 +81,15 @@ Result<std::optional<KeyedLocks::Held>> KeyedLocks::try_acquire(const std::strin
   return std::optional<Held>(Held(this, key));
 }
 
-Result<KeyedLocks::Held> KeyedLocks::acquire(const Context& context, const std::string& key, std::string_view what) {
+Result<KeyedLocks::Held> KeyedLocks::acquire(const Context& context, const std::string& key,
+                                             std::string_view what) {
   const off_t offset = offset_of(key);
   Duration step = std::chrono::milliseconds(1);
   for (;;) {
     {
       Lock lock(state_->mutex);
-      DVDI_CHECK(state_->released.wait(
-          context, lock, [&] { return !state_->held_offsets.contains(offset); }, what));
+      DVDI_CHECK(
+          state_->released.wait(context, lock, [&] { return !state_->held_offsets.contains(offset); }, what));
     }
     DVDI_TRY(auto held, try_acquire(key));
     if (held) return std::move(*held);

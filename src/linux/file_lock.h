@@ -1,4 +1,5 @@
-// Locks that hold between processes and die with their process: open-file-description locks (fcntl(2), F_OFD_SETLK).
+// Locks that hold between processes and die with their process: open-file-description locks (fcntl(2),
+// F_OFD_SETLK).
 #pragma once
 
 #include <memory>
@@ -11,9 +12,9 @@
 
 namespace dvdi {
 
-// A lock for each key, in one file: the byte at the key's hash (63 bits; two keys that share a byte only wait for each
-// other). Threads of this process wait on a condition, other processes are polled (the kernel has no timed wait for
-// such locks): 1 ms at first, 50 ms at most. Thread-safe.
+// A lock for each key, in one file: the byte at the key's hash (63 bits; two keys that share a byte only wait
+// for each other). Threads of this process wait on a condition, other processes are polled (the kernel has no
+// timed wait for such locks): 1 ms at first, 50 ms at most. Thread-safe.
 class KeyedLocks {
  public:
   static Result<std::unique_ptr<KeyedLocks>> open(const std::string& path);
@@ -43,7 +44,8 @@ class KeyedLocks {
   std::unique_ptr<State> state_;
 };
 
-// A lock on a whole file, shared or exclusive; released when the descriptor closes. nullopt if it is held otherwise.
+// A lock on a whole file, shared or exclusive; released when the descriptor closes. nullopt if it is held
+// otherwise.
 Result<std::optional<UniqueFd>> try_lock_file(const std::string& path, bool exclusive);
 
 }  // namespace dvdi

@@ -73,8 +73,8 @@ struct MountRow {
   VolumeKey volume;
   std::string mount_id;  // the protocol's ID
   MountState state = MountState::mounting;
-  // In `unknown`: which call's outcome it is; `refused` is an Unmount that the driver answered with an error (or that we
-  // did not make): the mount is still whole.
+  // In `unknown`: which call's outcome it is; `refused` is an Unmount that the driver answered with an error
+  // (or that we did not make): the mount is still whole.
   enum class Pending { none, mount, unmount, refused } pending = Pending::none;
   std::string mount_point;                 // as the driver gave it, once it did
   std::optional<StoredIdentity> identity;  // absent for a plain directory

@@ -94,7 +94,8 @@ class Holdings {
   virtual Result<std::vector<Owed>> release(const Context& context, const ContainerKey& key,
                                             const std::string& keep_mounted) = 0;
 
-  // As release, for a container whose prepare failed for the reason `why`: it is not remembered, and may be prepared again.
+  // As release, for a container whose prepare failed for the reason `why`: it is not remembered, and may be
+  // prepared again.
   virtual Result<std::vector<Owed>> abandon(const Context& context, const ContainerKey& key,
                                             const std::string& keep_mounted, const std::string& /*why*/) {
     return release(context, key, keep_mounted);
