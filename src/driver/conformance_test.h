@@ -319,6 +319,7 @@ TEST_P(DriverConformance, ThreadsWorkOnVolumesAtTheSameTime) {
   constexpr int threads = 4;
   std::barrier together(threads);
   std::vector<std::jthread> running;
+  running.reserve(threads);
   for (int i = 0; i < threads; ++i) {
     running.emplace_back([&, volume = "thread-" + std::to_string(i)] {
       together.arrive_and_wait();
@@ -342,6 +343,7 @@ TEST_P(DriverConformance, ThreadsThatCreateOneVolumeMakeOne) {
   std::atomic<int> succeeded = 0;
   {
     std::vector<std::jthread> running;
+    running.reserve(threads);
     for (int i = 0; i < threads; ++i) {
       running.emplace_back([&] {
         together.arrive_and_wait();

@@ -208,9 +208,8 @@ HeaderList header_list(const std::vector<std::string>& headers) {
 // While it lives, the easy handle is part of the multi handle.
 class Membership {
  public:
-  Membership(CURLM* multi, CURL* easy) : multi_(multi), easy_(easy) {
-    joined_ = curl_multi_add_handle(multi_, easy_) == CURLM_OK;
-  }
+  Membership(CURLM* multi, CURL* easy)
+      : multi_(multi), easy_(easy), joined_(curl_multi_add_handle(multi, easy) == CURLM_OK) {}
   ~Membership() {
     if (joined_) curl_multi_remove_handle(multi_, easy_);
   }
@@ -221,7 +220,7 @@ class Membership {
  private:
   CURLM* multi_;
   CURL* easy_;
-  bool joined_ = false;
+  bool joined_;
 };
 
 Error internal_failure(const Transfer& transfer, const Endpoint& endpoint, std::string_view text) {

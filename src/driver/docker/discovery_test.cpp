@@ -33,6 +33,7 @@ class Discovery : public ::testing::Test {
     address.sun_family = AF_UNIX;
     at("s").copy(std::begin(address.sun_path), sizeof(address.sun_path) - 1);
     const UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    ASSERT_TRUE(socket);
     ASSERT_EQ(::bind(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
     std::filesystem::create_directories(std::filesystem::path(at(path)).parent_path());
     std::filesystem::rename(at("s"), at(path));

@@ -1,5 +1,5 @@
 // A plugin over TCP and TLS, registered by .spec and .json files.
-#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 
 #include "driver/docker/catalog.h"
 #include "driver/docker/test_support.h"
@@ -9,7 +9,6 @@ namespace {
 
 using testing::ChildProcess;
 using testing::FaultyPlugin;
-using ::testing::HasSubstr;
 using testing::impatient;
 using testing::minute;
 using testing::TempDir;
@@ -18,7 +17,7 @@ class DockerDriverTls : public ::testing::Test {
  protected:
   // Two authorities, a server's certificate of the first and a client's certificate of each.
   static void SetUpTestSuite() {
-    certificates_ = std::make_unique<TempDir>();
+    certificates = std::make_unique<TempDir>();
     make_authority("ca");
     make_authority("other-ca");
     make_certificate("server", "ca", "subjectAltName=IP:127.0.0.1");
@@ -26,14 +25,14 @@ class DockerDriverTls : public ::testing::Test {
     make_certificate("client", "ca", "extendedKeyUsage=clientAuth");
     make_certificate("stranger", "other-ca", "extendedKeyUsage=clientAuth");
   }
-  static void TearDownTestSuite() { certificates_.reset(); }
+  static void TearDownTestSuite() { certificates.reset(); }
 
-  static std::string file(const std::string& name) { return certificates_->path() + "/" + name; }
+  static std::string file(const std::string& name) { return certificates->path() + "/" + name; }
 
   static void openssl(std::vector<std::string> arguments) {
     arguments.insert(arguments.begin(), "openssl");
     arguments.emplace_back("-batch");
-    ChildProcess process(arguments, certificates_->path());
+    ChildProcess process(arguments, certificates->path());
     ASSERT_EQ(process.wait(), 0);
   }
   static void make_authority(const std::string& name) {
@@ -100,7 +99,7 @@ class DockerDriverTls : public ::testing::Test {
     EXPECT_EQ(result.error().driver, "p");
   }
 
-  inline static std::unique_ptr<TempDir> certificates_;
+  inline static std::unique_ptr<TempDir> certificates;
   std::unique_ptr<FaultyPlugin> plugin_;
 };
 

@@ -16,6 +16,7 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <ranges>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -61,7 +62,7 @@ class TempDir {
  private:
   void unmount_all() const {
     const std::vector<std::string> all = mounts();
-    for (auto one = all.rbegin(); one != all.rend(); ++one) ::umount2(one->c_str(), MNT_DETACH);
+    for (const std::string& one : std::views::reverse(all)) ::umount2(one.c_str(), MNT_DETACH);
   }
 
   std::string path_;
@@ -76,6 +77,7 @@ class ChildProcess {
     output_.reset(ends[0]);
     UniqueFd write_end(ends[1]);
     std::vector<char*> arguments;
+    arguments.reserve(argv.size() + 1);
     for (const std::string& one : argv) arguments.push_back(const_cast<char*>(one.c_str()));
     arguments.push_back(nullptr);
     const std::string path_variable = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
