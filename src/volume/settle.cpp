@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "linux/holders.h"
 #include "volume/books.h"
 #include "volume/manager_state.h"
 #include "volume/work.h"
@@ -84,7 +85,14 @@ Result<std::optional<std::string>> Work::unmount(MountRow row,
   }
   switch (answer.error().outcome) {
     case Outcome::refused:
-      if (there) return owed(Pending::refused, why.error);
+      if (there) {
+        // A driver that says busy seldom says who; one that does gives a hint.
+        if (Error refusal = answer.error(); refusal.hint.empty()) {
+          refusal.hint = in_use_by(context_, row.mount_point);
+          why.error = refusal.text();
+        }
+        return owed(Pending::refused, why.error);
+      }
       if (may_come_late) {
         return owed(Pending::mount,
                     "the driver may still be at the Mount that it has not answered: " + why.error);

@@ -7,10 +7,10 @@
 
 #include "base/sync.h"
 #include "base/text.h"
-#include "driver/local/holders.h"
 #include "driver/local/mount_work.h"
 #include "driver/local/volume_store.h"
 #include "linux/file_lock.h"
+#include "linux/holders.h"
 #include "linux/mount_table.h"
 
 namespace dvdi::driver::local {
@@ -19,7 +19,6 @@ namespace {
 
 const std::string driver_name = "local";
 constexpr std::size_t longest_name = 255;
-constexpr std::size_t most_holders = 10;
 
 Status check_name(const std::string& volume) {
   if (!volume.empty() && volume.size() <= longest_name && volume.find('\0') == std::string::npos) return {};
@@ -269,20 +268,10 @@ Result<std::string> LocalDriver::Work::mount(const Context& context, const std::
 
 Error LocalDriver::Work::explain_busy(const Context& context, const std::string& mount_point,
                                       Error error) const {
-  std::vector<std::string> reasons;
-  if (const auto table = MountTable::read()) {
-    const auto all = table->beneath(mount_point);
-    for (const MountEntry* one : all) {
-      if (one->mount_point != mount_point && reasons.size() < most_holders) {
-        reasons.push_back(fmt::format("the mount {} in it", printable(one->mount_point)));
-      }
-    }
+  error.hint = in_use_by(context, mount_point);
+  if (error.hint.empty()) {
+    error.hint = "no process was found that uses it: perhaps one in another mount namespace";
   }
-  for (std::string& holder : find_holders(context, mount_point, most_holders - reasons.size())) {
-    reasons.push_back(std::move(holder));
-  }
-  error.hint = reasons.empty() ? "no process was found that uses it: perhaps one in another mount namespace"
-                               : fmt::format("in use by {}", fmt::join(reasons, ", "));
   return error;
 }
 
@@ -307,6 +296,10 @@ Status LocalDriver::Work::unmount(const Context& context, const std::string& vol
     DVDI_TRY(const auto entry, mounted_at(mount_point));
     if (!entry) {
       if (layer > 0) return {};
+      // Whoever was killed before the volume was mounted, or right after it was unmounted, left DIR/mnt's own
+      // mount behind.
+      DVDI_TRY(const auto mounts, mounted_at(opened.store.directory() + "/mnt"));
+      if (mounts) DVDI_CHECK(helpers_.run(context, "tidy up", &tidy, opened.store.directory()));
       // Without a mount the record says whether there is such a volume. With one it does not matter: a
       // damaged record must not keep a volume mounted.
       DVDI_TRY(const auto record, opened.store.load(volume));

@@ -9,12 +9,12 @@
 #include <filesystem>
 #include <fstream>
 
-#include "driver/local/holders.h"
 #include "driver/local/image.h"
 #include "driver/local/options.h"
-#include "linux/remove_tree.h"
 #include "driver/local/volume_record.h"
 #include "driver/test_namespace.h"
+#include "linux/holders.h"
+#include "linux/remove_tree.h"
 
 namespace dvdi::driver::local {
 namespace {

@@ -1,8 +1,9 @@
-#include "driver/local/holders.h"
+#include "linux/holders.h"
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <limits.h>
 #include <unistd.h>
 
@@ -12,12 +13,14 @@
 #include <memory>
 
 #include "base/text.h"
+#include "linux/mount_table.h"
 
-namespace dvdi::driver::local {
+namespace dvdi {
 
 namespace {
 
 constexpr std::size_t most_entries = 4096;  // of one process: its files, its mappings
+constexpr std::size_t most_reasons = 10;
 
 struct DirCloser {
   void operator()(DIR* dir) const { ::closedir(dir); }
@@ -71,4 +74,19 @@ std::vector<std::string> find_holders(const Context& context, const std::string&
   return found;
 }
 
-}  // namespace dvdi::driver::local
+std::string in_use_by(const Context& context, const std::string& mount_point) {
+  std::vector<std::string> reasons;
+  if (const auto table = MountTable::read()) {
+    for (const MountEntry* one : table->beneath(mount_point)) {
+      if (one->mount_point != mount_point && reasons.size() < most_reasons) {
+        reasons.push_back(fmt::format("the mount {} in it", printable(one->mount_point)));
+      }
+    }
+  }
+  for (std::string& holder : find_holders(context, mount_point, most_reasons - reasons.size())) {
+    reasons.push_back(std::move(holder));
+  }
+  return reasons.empty() ? "" : fmt::format("in use by {}", fmt::join(reasons, ", "));
+}
+
+}  // namespace dvdi

@@ -6,11 +6,14 @@
 
 #include "base/context.h"
 
-namespace dvdi::driver::local {
+namespace dvdi {
 
 // Processes whose working folder, root, program, open files or mapped files lie at or below `mount_point`, as
 // "NAME (pid N)": at most `most`, best effort, bounded in time. Touches only /proc, so it does not block.
 std::vector<std::string> find_holders(const Context& context, const std::string& mount_point,
                                       std::size_t most);
 
-}  // namespace dvdi::driver::local
+// "in use by NAME (pid N), the mount PATH in it": ten at most. "" if nothing was found.
+std::string in_use_by(const Context& context, const std::string& mount_point);
+
+}  // namespace dvdi
