@@ -92,10 +92,11 @@ Status Work::ensure_created(const Request& request) {
     auto created = calls_.create(context_, volume_, request.options);
     if (created) return created;
     // Some drivers refuse to create what exists. Only an answer is worth a second question, and a driver that
-    // says itself that the options are not those of the volume is right.
+    // says itself that the options are wrong (invalid_argument), or are not those of the volume that is there
+    // (already_exists, conflict), is right.
     const Code code = created.error().code;
     if (created.error().outcome != Outcome::refused || code == Code::conflict ||
-        code == Code::invalid_argument) {
+        code == Code::already_exists || code == Code::invalid_argument) {
       return created;
     }
     if (calls_.get(context_, volume_)) return {};
