@@ -156,6 +156,25 @@ TEST_F(LocalDriverTest, NothingIsMountedOnceTheLastVolumeIsUnmounted) {
   EXPECT_TRUE(std::filesystem::is_empty(subject_->directory() + "/mnt"));
 }
 
+// As after a kill before the volume was mounted, or between its unmount and that of the folder.
+TEST_F(LocalDriverTest, AnUnmountThatFindsNothingMountedTakesTheFoldersOwnMountAway) {
+  create("a");
+  create("b");
+  for (const char* volume : {"a", "b"}) {
+    const std::string point = mount(volume);
+    ASSERT_EQ(::umount2(point.c_str(), UMOUNT_NOFOLLOW), 0);
+  }
+  mount("b");
+  unmount("a");
+  EXPECT_EQ(mounts().size(), 2U) << "b is mounted in it";
+  const std::string point = mount("a");
+  unmount("b");
+  ASSERT_EQ(::umount2(point.c_str(), UMOUNT_NOFOLLOW), 0);
+  EXPECT_EQ(mounts().size(), 1U);
+  unmount("a");
+  EXPECT_THAT(mounts(), IsEmpty());
+}
+
 TEST_F(LocalDriverTest, AMountThatFailsLeavesNothing) {
   create("i", {{"type", "image"}, {"size", "8M"}});
   std::filesystem::resize_file(volumes() + "/i/image", 0);

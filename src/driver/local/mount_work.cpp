@@ -57,21 +57,17 @@ Result<UniqueFd> open_mounts(const std::string& directory) {
 // Opens DIR/mnt as a shared mount. While the descriptor is open, the kernel refuses to take that mount away
 // (busy), so no lock needs to be held while the volume is mounted, which may take long.
 Result<UniqueFd> open_shared_mounts(const std::string& directory) {
-  const std::string path = directory + "/mnt";
   DVDI_TRY(UniqueFd mounts, open_mounts(directory));
   if (is_mount_root(mounts.get())) return mounts;
   DVDI_TRY(const UniqueFd lock, lock_mounts(directory));
   DVDI_TRY(mounts, open_mounts(directory));
   if (is_mount_root(mounts.get())) return mounts;  // another helper was faster
   DVDI_TRY(const UniqueFd copy, clone_mount(mounts.get(), Depth::top));
-  // A copy of a shared mount is its peer: private first, or every mount in it would appear there twice.
+  // A copy of a shared mount is its peer: private first, or every mount in it would appear there twice. And
+  // shared before anybody can see it: who is killed in between must not leave one that is not.
   DVDI_CHECK(set_mount_attributes(copy.get(), 0, MS_PRIVATE, Depth::top));
+  DVDI_CHECK(set_mount_attributes(copy.get(), 0, MS_SHARED, Depth::top));
   DVDI_CHECK(attach_mount(copy.get(), mounts.get()));
-  if (::mount(nullptr, path.c_str(), nullptr, MS_SHARED, nullptr) < 0) {
-    const int error = errno;
-    ::umount2(path.c_str(), UMOUNT_NOFOLLOW);
-    return os_error("make " + path + " a shared mount", error);
-  }
   return open_mounts(directory);
 }
 
@@ -209,6 +205,11 @@ Result<std::string> unmount_volume(std::string_view bytes) {
   // nobody.
   ::rmdir(path.c_str());
   tidy_mounts(directory);
+  return std::string();
+}
+
+Result<std::string> tidy(std::string_view directory) {
+  tidy_mounts(std::string(directory));
   return std::string();
 }
 

@@ -28,6 +28,8 @@ std::string encode(const std::string& directory, const std::string& folder);
 
 // Unmounts DIR/mnt/FOLDER. failed_precondition: it is busy.
 Result<std::string> unmount_volume(std::string_view work);
+// Takes DIR/mnt's own mount away if nothing is mounted in it; of DIR alone.
+Result<std::string> tidy(std::string_view directory);
 // Deletes DIR/volumes/FOLDER, a remainder.
 Result<std::string> delete_remainder(std::string_view work);
 
