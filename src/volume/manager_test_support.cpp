@@ -20,6 +20,7 @@ namespace {
 
 // Once for the program, before it has threads: the namespace, then the helpers inside it.
 struct Ground {
+  const Clock& outlives_the_helpers = system_clock();  // a static too: made first, destroyed last
   Status entered = driver::enter_private_mount_namespace();
   Result<std::unique_ptr<HelperPool>> helpers = HelperPool::start();
 };
