@@ -23,7 +23,8 @@ class SystemClock final : public Clock {
 }  // namespace
 
 const Clock& system_clock() {
-  static const SystemClock clock;
+  // Never destroyed: what is static elsewhere may ask it until the very end of the process.
+  static const SystemClock& clock = *new SystemClock;
   return clock;
 }
 
