@@ -1,6 +1,7 @@
 // The task as processes: exit codes, signals, descriptors, and that nothing of it outlives run().
 #include <fcntl.h>
 #include <gmock/gmock.h>
+#include <grp.h>
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <pty.h>
@@ -341,7 +342,10 @@ TEST_F(LaunchProcess, UserAndGroups) {
   fs::remove(sandbox_ / "out");
   Task task = shell("{ id -u; id -G; grep CapEff /proc/self/status; echo $HOME $USER; } > out");
   task.user = "6543:6544";
+  const gid_t callers = 7777;  // a supplementary group that the task must not keep
+  ASSERT_EQ(::setgroups(1, &callers), 0);
   auto ended = run_task(task);
+  ASSERT_EQ(::setgroups(0, nullptr), 0);
   ASSERT_TRUE(ended) << ended.error().text();
   EXPECT_EQ(output(), "6543\n6544\nCapEff:\t0000000000000000\n/ 6543\n");
   task.user = "no-such-user-of-dvdi";
