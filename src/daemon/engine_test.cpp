@@ -1,14 +1,17 @@
 #include "daemon/engine.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <filesystem>
-#include <thread>
 
 #include "base/json.h"
 #include "daemon/open.h"
@@ -130,6 +133,40 @@ TEST_F(EngineTest, APrepareThatFailsInTheSecondIsolatorLeavesNothing) {
   const auto views = engine_->volumes(context_, false);
   ASSERT_THAT(views->volumes, SizeIs(1));
   EXPECT_EQ(views->volumes[0].state, "");
+  // A container whose prepare failed is not remembered: the same id may be tried again at once.
+  const auto again = engine_->prepare(context_, "run", request("c1", {"a"}));
+  ASSERT_TRUE(again) << again.error().text();
+  EXPECT_TRUE(engine_->cleanup(context_, again->key));
+}
+
+TEST_F(EngineTest, AContainerIsOneProcesss) {
+  std::array<int, 2> prepared{}, finish{};
+  ASSERT_EQ(::pipe2(prepared.data(), O_CLOEXEC), 0);
+  ASSERT_EQ(::pipe2(finish.data(), O_CLOEXEC), 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::close(finish[1]);
+    auto helpers = HelperPool::start();
+    Config config;
+    config.state_dir = state_dir_;
+    auto engine = Engine::open(context_, config, **helpers);
+    const auto done = (*engine)->prepare(context_, "run", request("c1", {"a"}));
+    char byte = done ? 'y' : 'n';
+    if (::write(prepared[1], &byte, 1) != 1) ::_exit(1);
+    static_cast<void>(::read(finish[0], &byte, 1));  // until the parent closes it
+    ::_exit(done && (*engine)->cleanup(context_, done->key) ? 0 : 1);
+  }
+  char byte = 0;
+  ASSERT_EQ(::read(prepared[0], &byte, 1), 1);
+  EXPECT_EQ(byte, 'y');
+  const auto second = engine_->prepare(context_, "run", request("c1", {"a"}));
+  EXPECT_FALSE(second);
+  EXPECT_TRUE(second || second.error().code == Code::conflict) << second.error().text();
+  EXPECT_TRUE(std::filesystem::exists(state_dir_ + "/sandboxes/c1"));
+  for (const int fd : {finish[0], finish[1], prepared[0], prepared[1]}) ::close(fd);
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
 }
 
 TEST_F(EngineTest, AContainerWhoseProcessesAreGoneIsCleanedUpByTheNextEngine) {
