@@ -59,16 +59,29 @@ Result<Init> create_init(Plan& plan, Channel& channel, const SignalScope& signal
   return Init{static_cast<pid_t>(pid), UniqueFd(pidfd)};
 }
 
-// Threads would be in the middle of something in the copy, with nobody to go on.
-Status check_single_threaded() {
-#ifdef __SANITIZE_THREAD__
-  return {};  // its runtime has a thread of its own
-#else
+#ifndef __SANITIZE_THREAD__
+std::ptrdiff_t count_threads() {
   std::error_code failed;
   std::ptrdiff_t threads = 0;
   for (std::filesystem::directory_iterator one("/proc/self/task", failed), end; !failed && one != end;
        one.increment(failed))
     ++threads;
+  return threads;
+}
+#endif
+
+// Threads would be in the middle of something in the copy, with nobody to go on.
+Status check_single_threaded() {
+#ifdef __SANITIZE_THREAD__
+  return {};  // its runtime has a thread of its own
+#else
+  // One that was joined has done all its work, and the kernel may still be at its end.
+  constexpr int patience_ms = 2000;
+  std::ptrdiff_t threads = count_threads();
+  for (int waited = 0; threads != 1 && waited < patience_ms; ++waited) {
+    ::poll(nullptr, 0, 1);
+    threads = count_threads();
+  }
   if (threads == 1) return {};
   return Error{.code = Code::internal,
                .message = fmt::format("a task can be started by a process with one thread only; this has {}",
