@@ -16,6 +16,7 @@ namespace dvdi::cli {
 
 namespace {
 
+constexpr std::string_view program_prefix = "dvdi ";
 constexpr int exit_run_failed = 125;  // of `run`: not to be mistaken for an exit code of its task
 
 // What CLI11 fills: text, checked and turned into values afterwards.
@@ -397,9 +398,12 @@ std::variant<Arguments, Answer> parse_arguments(const std::vector<std::string>& 
     problem = error.text;
   }
   const std::string path = selected(app).first;
-  return Answer{
-      app.got_subcommand("run") ? exit_run_failed : exit_usage,
-      fmt::format("{}{}\nSee `{} --help`.\n", problem.starts_with("dvdi") ? "" : "dvdi: ", problem, path)};
+  // Starts with "dvdi: " like every error: that is how `dvdi run`'s are told from the task's.
+  if (problem.starts_with(program_prefix) && path.size() > program_prefix.size()) {
+    problem.erase(0, program_prefix.size());
+  }
+  return Answer{app.got_subcommand("run") ? exit_run_failed : exit_usage,
+                fmt::format("dvdi: {}\nSee `{} --help`.\n", problem, path)};
 }
 
 }  // namespace dvdi::cli

@@ -101,7 +101,7 @@ TEST(RunArguments, MistakesEndWith125) {
                                              {"run", "--format", "xml"}}) {
     const Answer answer = refused(words);
     EXPECT_EQ(answer.exit_code, 125) << testing::PrintToString(words);
-    EXPECT_THAT(answer.text, AllOf(testing::StartsWith("dvdi"), HasSubstr("See `dvdi run --help`")));
+    EXPECT_THAT(answer.text, AllOf(testing::StartsWith("dvdi: "), HasSubstr("See `dvdi run --help`")));
   }
 }
 
@@ -191,8 +191,8 @@ TEST(Mistakes, NameWhatWasMeant) {
   EXPECT_THAT(refused({"volume", "frobnicate"}).text, HasSubstr("ls, inspect, create, rm"));
   EXPECT_THAT(refused({"events", "--folow"}).text, HasSubstr("did you mean --follow?"));
   EXPECT_THAT(refused({"ps", "--state-dri=/x"}).text, HasSubstr("did you mean --state-dir?"));
-  EXPECT_THAT(refused({"volume"}).text, AllOf(HasSubstr("dvdi volume needs a command"), HasSubstr("create")));
-  EXPECT_THAT(refused({"ps", "x"}).text, HasSubstr("dvdi ps does not take 'x'"));
+  EXPECT_THAT(refused({"volume"}).text, AllOf(HasSubstr("dvdi: volume needs a command"), HasSubstr("create")));
+  EXPECT_THAT(refused({"ps", "x"}).text, HasSubstr("dvdi: ps does not take 'x'"));
   EXPECT_THAT(refused({"ps", "--", "x"}).text, HasSubstr("takes no `--`"));
   EXPECT_THAT(refused({"--format", "json"}).text, HasSubstr("needs a command"));
   for (const std::vector<std::string>& words :
