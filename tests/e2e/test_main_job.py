@@ -306,6 +306,25 @@ class TestWhatTheTaskSees:
         dvdi.run("run", "--volume", "local/a:data,dvdi.ownership=user", "--user", "1234:2345", *shell("touch data/f"), code=0)
         assert data_of(dvdi, "a").stat().st_uid == 1234
 
+    def test_volume_that_is_mapped_to_the_user(self, dvdi):
+        """dvdi.ownership=idmap: root's files appear as the user's, and on the volume nothing changes."""
+        dvdi.run("run", "--volume", "local/a:data", *shell("echo old > data/f; chmod 600 data/f"), code=0)
+        done = dvdi.run("run", "--volume", "local/a:data,dvdi.ownership=idmap", "--user", "1234:2345",
+                        *shell("stat -c %u:%g data/f; cat data/f; touch data/g"), code=0)
+        assert done.stdout == "1234:2345\nold\n"
+        for name in ("f", "g"):
+            kept = (data_of(dvdi, "a") / name).stat()
+            assert (kept.st_uid, kept.st_gid) == (0, 0)
+
+    def test_sandbox_is_removed_unless_it_was_named(self, dvdi):
+        done = dvdi.run("run", "--volume", "local/a:data", *shell("touch left; pwd"), code=0)
+        assert not os.path.exists(done.stdout.strip())
+        sandbox = dvdi.root / "sandbox"
+        sandbox.mkdir()
+        done = dvdi.run("run", "--directory", sandbox, "--volume", "local/a:data", *shell("touch left data/f; pwd"), code=0)
+        assert done.stdout.strip() == str(sandbox)
+        assert (sandbox / "left").exists() and not (sandbox / "data" / "f").exists()
+
     def test_root_file_system(self, dvdi, busybox):
         done = dvdi.run("run", "--rootfs", busybox, "--volume", "local/a:data", "--volume", "local/b:/srv/b:ro",
                         *shell("cat /etc/marker; pwd; echo x > data/f; ls /srv; touch /srv/b/y 2>/dev/null && echo wrote; "
@@ -448,6 +467,23 @@ class TestVolumesOfAContainer:
         assert not marker.exists() and not dvdi.kernel_mounts()
         assert dvdi.event_types("volume/d/bad", "dvdi.mount.") == ["dvdi.mount.mounting", "dvdi.mount.failed"]
         assert dvdi.event_types("volume/local/good", "dvdi.mount.") == MOUNT_LIFE
+        dvdi.check_released()
+
+
+    def test_container_id_that_is_taken(self, dvdi):
+        first = dvdi.start("run", "--id", "box", "--volume", "local/a:data", *shell("echo ready; read x"))
+        assert first.stdout.readline() == "ready\n"
+        done = dvdi.run("run", "--id", "box", "--volume", "local/b:data", "--", "true", code=125)
+        assert "conflict" in done.stderr and "box" in done.stderr
+        assert dvdi.containers()[0]["state"] == "running"
+        first.communicate("\n", timeout=30)
+        assert first.returncode == 0
+
+    def test_timeout_ends_a_prepare(self, dvdi):
+        plugin = dvdi.faulty("d")
+        plugin.rule("Mount", "hang", times=1)
+        done = dvdi.run("run", "--timeout", "1s", "--volume", "d/v:data", "--", "true", code=125)
+        assert "deadline_exceeded" in done.stderr and "'v'" in done.stderr and "'d'" in done.stderr
         dvdi.check_released()
 
 
