@@ -5,6 +5,7 @@ process of the program is left.
 """
 
 import collections
+import concurrent.futures
 import contextlib
 import os
 import pathlib
@@ -163,9 +164,8 @@ def test_killed_while_it_unmounts_and_a_new_container_comes_first(dvdi):
     eventually(lambda: not plugin.volumes()["v"]["mounted"], what="the Unmount takes effect")
     kill_hard(process)
     plugin.release()
-    out = dvdi.run("run", "--volume", "faulty/v:data", "--", "sh", "-c", "grep -c faulty.base /proc/mounts; echo x > data/x",
-                   code=0)
-    assert out.returncode == 0
+    dvdi.run("run", "--volume", "faulty/v:data", "--", "sh", "-c", "echo x > data/x", code=0)
+    assert [one["op"] for one in plugin.calls() if one["op"] in ("Mount", "Unmount")][-2:] == ["Mount", "Unmount"]
     settle(dvdi)
 
 
@@ -264,10 +264,11 @@ def test_ten_runs_at_once_on_three_volumes_some_killed(dvdi):
     dvdi.faulty()
     before = sorted(mounts())
     volumes = {"local/a": "", "faulty/b": ",kind=bind", "faulty/c": ",kind=bind"}
+    begin = time.monotonic()
     for volume, options in volumes.items():
         dvdi.run("run", "--volume", f"{volume}:d{options}", "--", "touch", "d/lines", code=0)
-    sure = collections.Counter()
-    most = collections.Counter()
+    usual = (time.monotonic() - begin) / len(volumes)
+    killed, sure, most = 0, collections.Counter(), collections.Counter()
     for _ in range(3):
         runs = []
         for number in range(10):
@@ -275,16 +276,19 @@ def test_ten_runs_at_once_on_three_volumes_some_killed(dvdi):
             script = "; ".join(f"echo x >> {one.replace('/', '-')}/lines" for one in chosen)
             words = [word for one in chosen for word in ("--volume", f"{one}:{one.replace('/', '-')}{volumes[one]}")]
             process = dvdi.start("run", *words, "--", "sh", "-c", script, stdin=subprocess.DEVNULL)
-            runs.append((process, chosen, number % 5 < 2))
-        for process, chosen, to_be_killed in runs:
+            runs.append((process, chosen))
+        with concurrent.futures.ThreadPoolExecutor(10) as pool:
+            patience = [dice.uniform(0, usual * 8) if number % 5 < 2 else 60 for number in range(10)]
+            ended = list(pool.map(killed_within, (process for process, _ in runs), patience))
+        for number, ((process, chosen), was_killed) in enumerate(zip(runs, ended, strict=True)):
+            assert process.returncode == 0 or (was_killed and number % 5 < 2), (number, process.returncode)
             most.update(chosen)
-            if to_be_killed and killed_within(process, dice.uniform(0, 0.4)):
-                continue
-            out, err = process.communicate(timeout=60) if process.poll() is None else ("", "")
-            assert process.returncode == 0, (process.returncode, out, err)
-            sure.update(chosen)
+            sure.update(() if was_killed else chosen)
+        killed += sum(ended)
         settle(dvdi)
         assert sorted(mounts()) == before
+    print(f"{killed} of 30 killed")
+    assert killed >= 2
     for volume in volumes:
         have = int(dvdi.run("run", "--volume", f"{volume}:d", "--", "sh", "-c", "wc -l < d/lines", code=0).stdout)
         assert sure[volume] <= have <= most[volume], (volume, sure, have, most)
