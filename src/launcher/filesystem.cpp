@@ -6,7 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <map>
+#include <ranges>
 #include <utility>
 
 #include "base/text.h"
@@ -26,9 +26,9 @@ class Targets {
     const std::string& target = instruction.target();
     // Inside a volume that was mounted a moment ago: whoever fills the volume decides what its links mean, so
     // none is followed. The descriptor, not the path, says which mount that is.
-    for (auto earlier = mounted_.rbegin(); earlier != mounted_.rend(); ++earlier) {
-      const auto below = relative_to(earlier->target, target);
-      if (below && !below->empty()) return create(earlier->mount, *below, Links::none, bind.tree.kind);
+    for (const Mounted& earlier : std::views::reverse(mounted_)) {
+      const auto below = relative_to(earlier.target, target);
+      if (below && !below->empty()) return create(earlier.mount, *below, Links::none, bind.tree.kind);
     }
     switch (instruction.beneath()) {
       case v1::ContainerMountInfo::SANDBOX:
