@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 
 import pytest
 from support import eventually, loop_devices_below, mounts
@@ -125,10 +124,8 @@ class TestImage:
         assert done.stdout.splitlines()[0] == "65534"
         assert "Permission denied" in done.stdout
 
-    def test_without_mkfs_the_error_says_what_is_missing(self, dvdi):
-        # The programs are looked for in the system's folders only: a PATH of the caller changes nothing.
+    def test_programs_are_not_looked_for_in_the_caller_s_path(self, dvdi):
         dvdi.run("run", *image("v"), *shell("exit 0"), code=0, env={"PATH": "/nonexistent"})
-        assert shutil.which("mkfs.ext4")
 
 
 class TestTmpfs:
