@@ -2,14 +2,16 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sched.h>
+#include <linux/sched.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <csignal>
 #include <cstdint>
 #include <limits>
 #include <string>
@@ -43,23 +45,17 @@ Status write_map(const std::string& path, const std::string& text) {
   return {};
 }
 
-// The process that the namespace is made with. It ends when its end of the socket does.
-[[noreturn]] void hold_namespace(int socket) {
-  const char answer = ::unshare(CLONE_NEWUSER) == 0 ? '\0' : static_cast<char>(errno);
-  if (::send(socket, &answer, 1, MSG_NOSIGNAL) != 1) ::_exit(1);
+// The process that the namespace comes with. It ends when the other end of its socket does; system calls
+// only, as the caller may have threads.
+[[noreturn]] void hold_namespace(int theirs, int ours) {
+  ::close(ours);  // else it would wait for itself
   char end = 0;
-  while (::read(socket, &end, 1) < 0 && errno == EINTR) {
+  while (::read(theirs, &end, 1) < 0 && errno == EINTR) {
   }
   ::_exit(0);
 }
 
-Result<UniqueFd> map_and_open(int socket, pid_t pid, const v1::ContainerMountInfo::IdMap& map) {
-  char answer = 0;
-  ssize_t got = 0;
-  while ((got = ::read(socket, &answer, 1)) < 0 && errno == EINTR) {
-  }
-  if (got != 1 || answer != 0)
-    return os_error("making a user namespace for an owner mapping", got == 1 ? answer : EPIPE);
+Result<UniqueFd> map_and_open(pid_t pid, const v1::ContainerMountInfo::IdMap& map) {
   DVDI_CHECK(write_map(fmt::format("/proc/{}/uid_map", pid), exchange(map.from_uid(), map.to_uid())));
   DVDI_CHECK(write_map(fmt::format("/proc/{}/gid_map", pid), exchange(map.from_gid(), map.to_gid())));
   const std::string path = fmt::format("/proc/{}/ns/user", pid);
@@ -82,14 +78,16 @@ Result<UniqueFd> make_user_namespace(const v1::ContainerMountInfo::IdMap& map) {
     return os_error("making a socket pair", errno);
   UniqueFd ours(pair[0]);
   UniqueFd theirs(pair[1]);
-  const pid_t pid = ::fork();
-  if (pid < 0) return os_error("starting the process for a user namespace", errno);
-  if (pid == 0) {
-    ours.reset();  // else it would wait for itself
-    hold_namespace(theirs.get());
-  }
+  clone_args args{};
+  args.flags =
+      CLONE_NEWUSER;  // not unshare() after fork(): a sanitizer's thread in the child makes that EINVAL
+  args.exit_signal = SIGCHLD;
+  const long created = ::syscall(SYS_clone3, &args, sizeof args);
+  if (created < 0) return os_error("making a user namespace for an owner mapping (clone3)", errno);
+  if (created == 0) hold_namespace(theirs.get(), ours.get());
+  const auto pid = static_cast<pid_t>(created);
   theirs.reset();
-  auto result = map_and_open(ours.get(), pid, map);
+  auto result = map_and_open(pid, map);
   ours.reset();
   while (::waitpid(pid, nullptr, 0) < 0 && errno == EINTR) {
   }
