@@ -191,7 +191,8 @@ TEST(Mistakes, NameWhatWasMeant) {
   EXPECT_THAT(refused({"volume", "frobnicate"}).text, HasSubstr("ls, inspect, create, rm"));
   EXPECT_THAT(refused({"events", "--folow"}).text, HasSubstr("did you mean --follow?"));
   EXPECT_THAT(refused({"ps", "--state-dri=/x"}).text, HasSubstr("did you mean --state-dir?"));
-  EXPECT_THAT(refused({"volume"}).text, AllOf(HasSubstr("dvdi: volume needs a command"), HasSubstr("create")));
+  EXPECT_THAT(refused({"volume"}).text,
+              AllOf(HasSubstr("dvdi: volume needs a command"), HasSubstr("create")));
   EXPECT_THAT(refused({"ps", "x"}).text, HasSubstr("dvdi: ps does not take 'x'"));
   EXPECT_THAT(refused({"ps", "--", "x"}).text, HasSubstr("takes no `--`"));
   EXPECT_THAT(refused({"--format", "json"}).text, HasSubstr("needs a command"));

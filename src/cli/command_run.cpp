@@ -135,6 +135,10 @@ class Run {
     if (api_ == nullptr) {
       DVDI_TRY(api_, services_.open(context, false));
     }
+    // A cleanup of what is not known succeeds: here that would hide that somebody moved the state away
+    // meanwhile.
+    if (auto known = api_->container(context, prepared_.key.text()); !known)
+      return fail(std::move(known).error());
     return api_->cleanup(context, prepared_.key);
   }
 

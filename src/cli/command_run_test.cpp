@@ -181,6 +181,13 @@ TEST_F(RunTest, KeepsTheTasksCodeIfThereIsNoEngineAfterwards) {
   EXPECT_THAT(said_, Contains(HasSubstr("NOT RELEASED")));
 }
 
+TEST_F(RunTest, SaysLoudlyThatTheLedgerDoesNotKnowItsContainer) {
+  scene_.prepared_is_known = false;  // somebody moved the state away while the task ran
+  EXPECT_EQ(run(), 0);
+  EXPECT_THAT(said_, Contains(HasSubstr("NOT RELEASED")));
+  EXPECT_THAT(scene_.calls, testing::Not(Contains("cleanup run/c1")));
+}
+
 TEST_F(RunTest, SaysWhatIsOwed) {
   scene_.cleaned = std::vector<isolator::Owed>{{.driver = "rc", .volume = "v", .reason = "busy"}};
   EXPECT_EQ(run(), 0);

@@ -209,13 +209,13 @@ TEST_F(CommandsTest, EventsAsLines) {
   scene_.events = {event(1, "2026-11-22T10:00:00.000000Z"),
                    event(2, "2026-11-22T10:00:01.000000Z", R"(,"error":"it\nfailed")")};
   ASSERT_TRUE(events(context_, api_, {}, table()));
-  EXPECT_EQ(
-      written(),
-      "TIME                         TYPE                   VOLUME                    CONTAINER      ERROR OR "
-      "REASON\n"
-      "2026-11-22T10:00:00.000000Z  dvdi.mount.mounted     rc/v1                     c1\n"
-      "2026-11-22T10:00:01.000000Z  dvdi.mount.mounted     rc/v2                     c1             "
-      "it\\x0afailed\n");
+  EXPECT_EQ(written(),
+            "TIME                         TYPE                      VOLUME                    CONTAINER      "
+            "ERROR OR "
+            "REASON\n"
+            "2026-11-22T10:00:00.000000Z  dvdi.mount.mounted        rc/v1                     c1\n"
+            "2026-11-22T10:00:01.000000Z  dvdi.mount.mounted        rc/v2                     c1             "
+            "it\\x0afailed\n");
 }
 
 TEST_F(CommandsTest, EventsAfterANumber) {

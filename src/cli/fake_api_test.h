@@ -16,6 +16,7 @@ struct Scene {
   std::vector<std::string> notices;
   Result<Api::Prepared> prepared =
       Api::Prepared{.key = {.owner = "run", .id = "c1"}, .launch = {}, .foreign_mount_points = {"/foreign"}};
+  bool prepared_is_known = true;  // the ledger still has the container that was prepared
   std::function<void(const Context&)> during_prepare = [](const Context&) {};
   Status isolated;
   std::function<void(const Context&)> during_cleanup = [](const Context&) {};
@@ -60,6 +61,9 @@ class FakeApi final : public Api {
     return scene_.containers;
   }
   Result<ContainerView> container(const Context&, const std::string& id) override {
+    if (scene_.prepared && scene_.prepared_is_known && id == scene_.prepared->key.text()) {
+      return ContainerView{.owner = "run", .id = scene_.prepared->key.id};
+    }
     for (const ContainerView& one : scene_.containers) {
       if (one.id.starts_with(id)) return one;
     }

@@ -87,7 +87,7 @@ Finding device(const char* path, const char* subject, const char* needed_for) {
 
 Finding programs() {
   std::string missing;
-  for (const char* program : {"mkfs.ext4", "mkfs.xfs", "wipefs"}) {
+  for (const char* program : {"mkfs.ext4", "mkfs.xfs", "blkid"}) {
     bool found = false;
     for (const char* folder :
          {"/usr/local/sbin/", "/usr/local/bin/", "/usr/sbin/", "/usr/bin/", "/sbin/", "/bin/"}) {
@@ -95,20 +95,23 @@ Finding programs() {
     }
     if (!found) missing += (missing.empty() ? "" : ", ") + std::string(program);
   }
-  if (missing.empty()) return {Level::ok, "programs", "mkfs.ext4, mkfs.xfs and wipefs are there", ""};
+  if (missing.empty()) return {Level::ok, "programs", "mkfs.ext4, mkfs.xfs and blkid are there", ""};
   return {Level::warning, "programs", "not there: " + missing,
           "volumes of type=image need them: packages e2fsprogs, xfsprogs, util-linux"};
 }
 
 void state(const Context& context, const std::string& state_dir, std::vector<Finding>& findings) {
   const std::string path = state_dir + "/state.db";
-  if (::access(path.c_str(), F_OK) != 0) {
+  struct stat status{};
+  if (::stat(path.c_str(), &status) != 0 || status.st_size == 0) {
     findings.push_back({Level::ok, "state", fmt::format("nothing in {} yet", state_dir), ""});
     return;
   }
   if (const auto checked = Ledger::check(path); !checked) {
+    const bool damaged = checked.error().code == Code::corrupted;
     findings.push_back({Level::problem, "state", checked.error().text(),
-                        "stop all dvdi commands and move state.db* aside, do not delete them"});
+                        damaged ? "stop all dvdi commands and move state.db* aside, do not delete them"
+                                : "can this user read it?"});
     return;
   }
   auto ledger = Ledger::open(context, path);

@@ -316,8 +316,28 @@ Result<Api::Verified> Engine::verify_events(const Context& context,
       return {};
     }));
     if (events.empty()) break;
+    // Nothing of ours removes events.
+    if (verifier.count() == 0 && events.front().sequence != 1) {
+      return Error{
+          .code = Code::corrupted,
+          .message = fmt::format("event 1 is missing: the first is number {}", events.front().sequence),
+          .hint = "somebody removed the oldest events"};
+    }
     for (const StoredEvent& event : events) DVDI_CHECK(verifier.next(event));
     if (progress) progress(verifier.count());
+  }
+  std::uint64_t highest = 0;
+  std::vector<StoredEvent> rest;  // one that was written after we had read the last
+  DVDI_CHECK(ledger_->read(context, "read the newest event", [&](Reader& reader) -> Status {
+    DVDI_TRY(highest, reader.highest_event());
+    DVDI_TRY(rest, reader.events(verifier.last(), 1));
+    return {};
+  }));
+  if (verifier.last() < highest && rest.empty()) {
+    return Error{
+        .code = Code::corrupted,
+        .message = fmt::format("events {} to {} are missing at the end", verifier.last() + 1, highest),
+        .hint = "somebody removed the newest events"};
   }
   return Verified{
       .count = verifier.count(), .first = verifier.first(), .last = verifier.last(), .head = verifier.head()};

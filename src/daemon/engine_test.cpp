@@ -214,6 +214,29 @@ TEST_F(EngineTest, VolumesCanBeCreatedLookedAtAndRemovedButNotWhileInUse) {
   EXPECT_FALSE(engine_->volume(context_, "no-such-driver", "a"));
 }
 
+TEST_F(EngineTest, EventsThatSomebodyRemovedAtEitherEndAreMissed) {
+  const auto remove_where = [&](const std::string& where) {
+    const auto done =
+        run_program(context_, {"python3", "-c",
+                               "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); "
+                               "c.execute('DELETE FROM events WHERE ' + sys.argv[2]); c.commit()",
+                               state_dir_ + "/state.db", where});
+    ASSERT_TRUE(done && done->exit_code == 0) << (done ? done->output : done.error().text());
+  };
+  for (const char* name : {"a", "b", "c", "d"}) {
+    ASSERT_TRUE(engine_->create_volume(context_, "local", name, {}));
+  }
+  ASSERT_TRUE(engine_->verify_events(context_, nullptr));
+  remove_where("sequence = 4");
+  EXPECT_THAT(engine_->verify_events(context_, nullptr).error().text(),
+              HasSubstr("events 4 to 4 are missing"));
+  ASSERT_TRUE(engine_->create_volume(context_, "local", "e", {}));  // does not take the number again
+  EXPECT_THAT(engine_->verify_events(context_, nullptr).error().text(), HasSubstr("event 5"));
+  remove_where("sequence > 3");
+  remove_where("sequence = 1");
+  EXPECT_THAT(engine_->verify_events(context_, nullptr).error().text(), HasSubstr("event 1 is missing"));
+}
+
 TEST_F(EngineTest, AStateDirectoryThatOthersCanWriteIsRefused) {
   engine_.reset();
   ASSERT_EQ(::chmod(state_dir_.c_str(), 0777), 0);

@@ -5,6 +5,7 @@
 #include <sys/mount.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "base/text.h"
 #include "isolator/container_path.h"
@@ -14,7 +15,12 @@ namespace dvdi::isolator {
 
 namespace {
 
-constexpr std::string_view tmp = "/tmp";
+// Where a missing container path of the host may be created, for the forms of a request that say so.
+std::optional<std::string_view> created_beneath(const v1::Volume& volume, std::string_view path) {
+  if (volume.create_under_tmp() && lies_in(path, "/tmp")) return "/tmp";
+  if (volume.create_under_mnt() && lies_in(path, "/mnt")) return "/mnt";
+  return std::nullopt;
+}
 
 // One volume on its way to a mount instruction.
 struct Item {
@@ -174,9 +180,9 @@ Status Plan::nest() {
 Result<PathInfo> Plan::host_target(const Item& item) {
   const std::string path = item.place.path();
   const Leaf leaf = item.directory ? Leaf::directory : Leaf::file;
-  if (item.volume->create_under_tmp() && lies_in(path, tmp)) {
+  if (const auto beneath = created_beneath(*item.volume, path)) {
     // root:root, and without following links: everybody can write to /tmp.
-    DVDI_TRY(MadePath made, make_path(std::string(tmp), path.substr(tmp.size() + 1),
+    DVDI_TRY(MadePath made, make_path(std::string(*beneath), path.substr(beneath->size() + 1),
                                       {.links = Links::none, .leaf = leaf, .owner = {}}));
     return std::move(made.info);
   }

@@ -72,7 +72,9 @@ ReadVolume read_volume_flag(std::string_view flag, std::size_t index, Problems& 
       }
     }
   }
-  return read_external(draft, problems);
+  ReadVolume read = read_external(draft, problems);
+  if (read.container_path.starts_with('/')) read.message.set_create_under_mnt(true);
+  return read;
 }
 
 }  // namespace dvdi::spec

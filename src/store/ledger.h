@@ -49,6 +49,8 @@ class Reader {
   Result<std::vector<StoredEvent>> events(std::uint64_t after, std::size_t limit);
   // The number and hash of the newest event; 0 and the genesis hash if there is none.
   Result<std::pair<std::uint64_t, std::string>> head();
+  // The highest number that an event ever had, also if it was removed.
+  Result<std::uint64_t> highest_event();
   // Intervals that overlap [since, until); `visit` returns false to stop.
   Status usage(const Moment& now, WallTime since, WallTime until,
                const std::function<bool(const UsageInterval&)>& visit);

@@ -204,6 +204,7 @@ constexpr const char* volume_sql =
 constexpr const char* events_sql =
     "SELECT sequence, body, hash FROM events WHERE sequence > ? ORDER BY sequence LIMIT ?";
 constexpr const char* head_sql = "SELECT sequence, hash FROM events ORDER BY sequence DESC LIMIT 1";
+constexpr const char* highest_sql = "SELECT seq FROM sqlite_sequence WHERE name = 'events'";
 constexpr const char* boots_sql = "SELECT boot_id, last_boot FROM boots";
 constexpr const char* usage_sql =
     "SELECT kind, driver, volume, owner, container, framework, role, principal, user, size_bytes, boot_id, "
@@ -306,6 +307,16 @@ Result<std::pair<std::uint64_t, std::string>> Reader::head() {
     }
     statement.reset();
     return head;
+  });
+}
+
+Result<std::uint64_t> Reader::highest_event() {
+  return guarded("read the number of the newest event", [&] {
+    auto& statement = connection_->statement(highest_sql);
+    std::uint64_t highest = 0;
+    if (statement.executeStep()) highest = static_cast<std::uint64_t>(Columns(statement).number());
+    statement.reset();
+    return highest;
   });
 }
 

@@ -115,7 +115,7 @@ CREATE TABLE volumes (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE events (
-  sequence INTEGER PRIMARY KEY,
+  sequence INTEGER PRIMARY KEY AUTOINCREMENT,  -- so that SQLite remembers the highest that there was
   body TEXT NOT NULL,                 -- the exact bytes that the hash is over
   hash TEXT NOT NULL
 ) STRICT;

@@ -1,3 +1,4 @@
+#include <algorithm>
 
 #include "store/codec.h"
 #include "store/database.h"
@@ -220,7 +221,9 @@ Status Transaction::erase_volume(const VolumeKey& volume) {
 
 Status Transaction::record(const Event& event) {
   DVDI_TRY(const auto head, this->head());
-  const std::uint64_t sequence = head.first + 1;
+  // Never a number again: events that somebody removed from the end leave a gap that the next one shows.
+  DVDI_TRY(const std::uint64_t highest, highest_event());
+  const std::uint64_t sequence = std::max(head.first, highest) + 1;
   const std::string body = event_body(event, sequence, *node_id_, head.second, now_.wall);
   return guarded("write an event", [&] {
     auto& statement = connection_->statement(event_sql);

@@ -227,8 +227,10 @@ std::optional<std::uint64_t> size_of(const driver::Options& options) {
   std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
   if (unit.ends_with("iB")) unit.remove_suffix(2);
   if (unit.empty()) unit = "G";
-  const auto power = std::string_view("BKMGT").find(unit);
-  if (unit.size() != 1 || power == std::string_view::npos) return std::nullopt;
+  constexpr std::string_view powers = "BKMGTbkmgt";
+  const auto found_at = powers.find(unit);
+  if (unit.size() != 1 || found_at == std::string_view::npos) return std::nullopt;
+  const auto power = found_at % 5;
   const unsigned shift = 10U * static_cast<unsigned>(power);
   if (number > (std::uint64_t{1} << 62U) >> shift) return std::nullopt;
   return number << shift;

@@ -108,10 +108,13 @@ Status Calls::remove(const Context& context, const VolumeKey& volume) {
       [&](const Context& limited, driver::Driver& driver) { return driver.remove(limited, volume.name); });
 }
 
-Result<driver::VolumeInfo> Calls::get(const Context& context, const VolumeKey& volume) {
-  return bounded(
+Result<driver::VolumeInfo> Calls::get(const Context& context, const VolumeKey& volume,
+                                      const driver::Options& options) {
+  auto done = bounded(
       context, volume, driver::Operation::get,
       [&](const Context& limited, driver::Driver& driver) { return driver.get(limited, volume.name); });
+  if (!done) return fail(without_secrets(std::move(done).error(), options, policy_.secret_options));
+  return done;
 }
 
 Result<std::string> Calls::path(const Context& context, const VolumeKey& volume) {

@@ -18,9 +18,10 @@ class Calls {
 
   Status create(const Context& context, const VolumeKey& volume, const driver::Options& options);
   Status remove(const Context& context, const VolumeKey& volume);
-  Result<driver::VolumeInfo> get(const Context& context, const VolumeKey& volume);
+  // `options` are not sent, here and in mount: they are what the answer must not repeat.
+  Result<driver::VolumeInfo> get(const Context& context, const VolumeKey& volume,
+                                 const driver::Options& options);
   Result<std::string> path(const Context& context, const VolumeKey& volume);
-  // `options` are not sent: they are what the answer must not repeat.
   Result<std::string> mount(const Context& context, const VolumeKey& volume, const std::string& mount_id,
                             const driver::Options& options);
   Status unmount(const Context& context, const VolumeKey& volume, const std::string& mount_id);

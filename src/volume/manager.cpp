@@ -47,7 +47,7 @@ Status Manager::State::intend(Transaction& transaction, const Context& context, 
     if (existing->digest != holder.digest) {
       return Error{.code = Code::conflict,
                    .message = fmt::format("container {} is known with another request", holder.key.text()),
-                   .hint = "clean it up first, or use another id"};
+                   .hint = "wait until it has ended, or use another id"};
     }
     const bool others = existing->engine != engine && process_runs(existing->engine).value_or(true);
     if (others ||

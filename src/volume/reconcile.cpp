@@ -97,7 +97,7 @@ std::vector<std::string> Manager::settle(const Context& context) {
       DVDI_TRY(const auto references, reader.references_to(row.volume));
       if (!references.empty()) continue;
       DVDI_TRY(const auto debt, reader.debt(row.volume));
-      if (row.state == MountState::unknown && debt && (debt->parked || debt->next_try.boot > now)) continue;
+      if (row.state == MountState::unknown && debt && !debt->parked && debt->next_try.boot > now) continue;
       volumes.insert(row.volume);
     }
     DVDI_TRY(const auto foreigns, reader.foreigns());

@@ -111,6 +111,18 @@ Result<std::optional<std::string>> Work::unmount(MountRow row,
   return owed(Pending::unmount, why.error);
 }
 
+// The driver is not called again by itself. But a mount that is gone, however that came, is not owed any
+// more.
+Result<std::string> Work::settle_parked(MountRow row) {
+  DVDI_TRY(const MountTable table, MountTable::read());
+  if (!row.identity || shows(table, row)) return std::string();
+  DVDI_CHECK(
+      move(row, MountState::absent, cause("it is not mounted any more"), [&](Transaction& transaction) {
+        return settle_debt(transaction, volume_, context_.trace_id(), false);
+      }));
+  return fmt::format("{}: its parked unmount is not owed any more: it is not mounted", volume_.text());
+}
+
 Result<std::string> Work::settle_unreferenced() {
   std::optional<MountRow> found;
   std::optional<DebtRow> debt;
@@ -142,7 +154,8 @@ Result<std::string> Work::settle_unreferenced() {
       break;
     case MountState::unknown:
     case MountState::absent:
-      if (debt && (debt->parked || debt->next_try.boot > context_.clock().boot())) return std::string();
+      if (debt && debt->parked) return settle_parked(row);
+      if (debt && debt->next_try.boot > context_.clock().boot()) return std::string();
       found_as = "an unmount that was owed";
       break;
   }

@@ -99,10 +99,10 @@ Status Work::ensure_created(const Request& request) {
         code == Code::already_exists || code == Code::invalid_argument) {
       return created;
     }
-    if (calls_.get(context_, volume_)) return {};
+    if (calls_.get(context_, volume_, request.options)) return {};
     return created;
   }
-  auto found = calls_.get(context_, volume_);
+  auto found = calls_.get(context_, volume_, request.options);
   if (found) return {};
   Error error = std::move(found).error();
   error.hint =
@@ -189,7 +189,7 @@ std::optional<Claim> Work::find_mount(const MountRow& row) {
   if (!row.mount_point.empty()) places.push_back(row.mount_point);
   if (auto path = calls_.path(context_, volume_); path && !path->empty()) places.push_back(*path);
   if (places.empty()) {
-    if (auto info = calls_.get(context_, volume_); info && !info->mount_point.empty()) {
+    if (auto info = calls_.get(context_, volume_, {}); info && !info->mount_point.empty()) {
       places.push_back(info->mount_point);
     }
   }

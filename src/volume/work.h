@@ -46,6 +46,7 @@ class Work {
   // late.
   Result<std::optional<std::string>> unmount(MountRow row, const std::function<Status(Transaction&)>& with,
                                              MountRow::Pending before, std::optional<BootTime> suspect_since);
+  Result<std::string> settle_parked(MountRow row);
   Status ensure_created(const Request& request);
   Status move(MountRow& row, MountState to, const Cause& cause,
               const std::function<Status(Transaction&)>& with = {});
