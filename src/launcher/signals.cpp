@@ -97,6 +97,9 @@ void tell_init(int init_pidfd, int signal_number) {
 }
 
 std::optional<int> ordered_signal(const siginfo_t& info) {
+  // `kill PID` with the pid that `dvdi ps` shows, by somebody outside the task's pid namespace, who has no
+  // number in it. Only this one: a signal to the whole process group reaches the task by itself.
+  if (info.si_signo == SIGTERM && info.si_code == SI_USER && info.si_pid == 0) return SIGTERM;
   if (info.si_signo != SIGRTMAX || info.si_code != SI_QUEUE) return std::nullopt;
   const int signal_number = info.si_value.sival_int - order_mark;
   if (signal_number < 1 || signal_number > SIGRTMAX) return std::nullopt;

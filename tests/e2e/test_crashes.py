@@ -81,6 +81,19 @@ def test_31_killed_while_the_task_runs_the_task_goes_on_and_keeps_its_volume(dvd
     assert row["state"] == "ended"
 
 
+def test_31_task_that_lost_its_dvdi_run_can_be_asked_to_end(dvdi):
+    """SIGTERM to the pid that `dvdi ps` shows reaches the task's program."""
+    process = dvdi.start("run", "--volume", "local/v:data", "--", "sh", "-c",
+                         "trap 'echo asked > data/x; exit 0' TERM; echo started; while :; do read line || wait; done")
+    started(process)
+    [container] = dvdi.containers()
+    kill_hard(process)
+    os.kill(container["pid"], signal.SIGTERM)
+    eventually(lambda: not is_alive(container["pid"]), what="the task ends")
+    settle(dvdi)
+    assert dvdi.run("run", "--volume", "local/v:data", "--", "cat", "data/x", code=0).stdout == "asked\n"
+
+
 def test_31_task_whose_first_process_is_gone_is_over(dvdi):
     """The task's init is killed, and with it, by the kernel, all of the task."""
     process = dvdi.start("run", "--volume", "local/v:data", "--", "sh", "-c", "sleep 1000 & echo started; wait")
