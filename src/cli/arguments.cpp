@@ -135,6 +135,7 @@ VolumeName volume_name(const std::string& text) {
 
 std::vector<VolumeName> volume_names(const std::vector<std::string>& texts) {
   std::vector<VolumeName> names;
+  names.reserve(texts.size());
   for (const std::string& text : texts) names.push_back(volume_name(text));
   return names;
 }

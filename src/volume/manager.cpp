@@ -24,7 +24,7 @@ Error about(const VolumeKey& volume, std::string_view operation, Error error) {
 
 }  // namespace
 
-Manager::Manager(Parts parts, Policy policy) : state_(std::make_unique<State>(parts, policy)) {}
+Manager::Manager(Parts parts, Policy policy) : state_(std::make_unique<State>(parts, std::move(policy))) {}
 Manager::~Manager() = default;
 
 // The intent, in one transaction: container, references, and `mounting` for each volume without a row. With
@@ -121,6 +121,7 @@ Result<std::vector<Mounted>> Manager::acquire(const Context& context, const Hold
 
   std::vector<Result<Mounted>> results(requests.size());
   std::vector<std::function<void()>> work;
+  work.reserve(requests.size());
   for (std::size_t i = 0; i < requests.size(); ++i) {
     work.emplace_back([&, i] {
       const VolumeKey& volume = requests[i].volume;
@@ -295,6 +296,7 @@ Result<std::vector<Owed>> Manager::State::release(const Context& context, const 
   std::atomic<std::size_t> left = to_take_down.size();
   std::vector<Result<std::optional<std::string>>> results(to_take_down.size());
   std::vector<std::function<void()>> work;
+  work.reserve(to_take_down.size());
   for (std::size_t i = 0; i < to_take_down.size(); ++i) {
     work.emplace_back([&, i] {
       const auto& [volume, mount_id] = to_take_down[i];

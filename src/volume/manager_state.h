@@ -4,6 +4,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "linux/mount_table.h"
@@ -19,8 +20,8 @@ inline std::string lock_name(const VolumeKey& volume) { return "volume " + volum
 inline constexpr Duration time_to_record = std::chrono::seconds(60);
 
 struct Manager::State {
-  State(const Parts& given_parts, const Policy& given_policy)
-      : parts(given_parts), policy(given_policy), calls(parts.drivers, policy) {}
+  State(const Parts& given_parts, Policy given_policy)
+      : parts(given_parts), policy(std::move(given_policy)), calls(parts.drivers, policy) {}
 
   Parts parts;
   Policy policy;

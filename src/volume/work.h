@@ -10,9 +10,12 @@ namespace dvdi::volume {
 
 class Work {
  public:
-  Work(const Manager::Parts& parts, const Policy& policy, Calls& calls, const Context& context,
-       VolumeKey volume)
-      : parts_(parts), policy_(policy), calls_(calls), context_(context), volume_(std::move(volume)) {}
+  Work(const Manager::Parts& parts, const Policy& policy, Calls& calls, Context context, VolumeKey volume)
+      : parts_(parts),
+        policy_(policy),
+        calls_(calls),
+        context_(std::move(context)),
+        volume_(std::move(volume)) {}
 
   // Mounted, whatever was the state before. `ours` is the row that the caller's own transaction wrote as
   // `mounting`, if it wrote one. Runs `with` in the transaction that makes the volume usable.
