@@ -122,6 +122,7 @@ Result<std::unique_ptr<Chain>> Chain::build(std::vector<std::unique_ptr<Isolator
 
 std::vector<std::string_view> Chain::order() const {
   std::vector<std::string_view> names;
+  names.reserve(isolators_.size());
   for (const auto& isolator : isolators_) names.push_back(isolator->name());
   return names;
 }

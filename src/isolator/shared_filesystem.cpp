@@ -67,8 +67,8 @@ Result<std::string> real_folder(std::string_view what, const std::string& path) 
 // The work of one prepare.
 class Plan {
  public:
-  Plan(const Context& context, HelperPool& helpers, const Preparation& preparation)
-      : context_(context), helpers_(helpers), preparation_(preparation) {}
+  Plan(Context context, HelperPool& helpers, const Preparation& preparation)
+      : context_(std::move(context)), helpers_(helpers), preparation_(preparation) {}
 
   Status look_at_folders(const std::string& sandbox_in_container);
   Status make();
@@ -318,6 +318,7 @@ Status Plan::make() {
 
 std::vector<const Item*> Plan::by_real_target() const {
   std::vector<const Item*> sorted;
+  sorted.reserve(items_.size());
   for (const Item& item : items_) sorted.push_back(&item);
   std::ranges::sort(sorted, parents_first,
                     [](const Item* item) -> std::string_view { return item->target.path; });

@@ -282,6 +282,7 @@ Result<std::shared_ptr<driver::Driver>> FakeCatalog::find(const Context&, const 
 
 std::vector<std::string> FakeCatalog::names() {
   std::vector<std::string> out;
+  out.reserve(drivers_.size());
   for (const auto& one : drivers_) out.push_back(one.first);
   return out;
 }

@@ -239,7 +239,7 @@ Result<std::string> LocalDriver::Work::mount(const Context& context, const std::
   DVDI_TRY(const auto held, lock(context, opened, folder));
   DVDI_TRY(auto record, opened.store.load(volume));
   if (!record) return no_such_volume();
-  const std::string mount_point = opened.store.mount_point(folder);
+  std::string mount_point = opened.store.mount_point(folder);
   DVDI_TRY(auto entry, mounted_at(mount_point));
   if (!entry) {
     DVDI_CHECK(helpers_.run(context, "mount the volume", &mount_volume,
