@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "daemon/api.h"
@@ -50,7 +51,7 @@ class Engine final : public Api, private isolator::Books {
   std::vector<std::string> notices() override { return notices_; }
 
  private:
-  Engine(const Config& config, HelperPool& helpers) : config_(config), helpers_(helpers) {}
+  Engine(Config config, HelperPool& helpers) : config_(std::move(config)), helpers_(helpers) {}
 
   Result<std::optional<ContainerRow>> find(const Context& context, const ContainerKey& key) override;
   Result<std::vector<std::string>> children(const Context& context, const ContainerKey& key) override;

@@ -25,7 +25,9 @@ class KillSwitch {
   void arm(unsigned nth) { left_ = nth; }
   bool armed() const { return left_ > 0; }
   void place() {
-    if (left_ > 0 && --left_ == 0) throw Killed{};
+    if (left_ == 0) return;
+    const unsigned left = --left_;
+    if (left == 0) throw Killed{};
   }
 
  private:
