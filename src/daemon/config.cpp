@@ -43,8 +43,7 @@ class Table {
         read = parse_duration(value.as_string().str);
       }
       if (!read)
-        return at(value, file_,
-                  fmt::format("{} must be a duration such as 30, \"500ms\", \"2m\"", path(key)));
+        return at(value, file_, fmt::format(R"({} must be a duration such as 30, "500ms", "2m")", path(key)));
       if (*read < least || *read > most) {
         return at(value, file_,
                   fmt::format("{} must be between {} ms and {} s", path(key), least.count() / 1'000'000,

@@ -166,6 +166,7 @@ std::string reason_of(const std::vector<Failure>& before) {
 Status ExternalVolumes::prepare(const Context& context, Preparation& preparation) {
   DVDI_TRY(const Wanted wanted, wanted_of(preparation.working));
   std::vector<volume::Request> requests;
+  requests.reserve(wanted.keys.size());
   for (const VolumeKey& key : wanted.keys) requests.push_back(wanted.groups.at(key).request);
 
   const volume::Holder holder{.key = preparation.key,
