@@ -37,7 +37,7 @@ Result<std::string> make_sandbox(const Context& context, HelperPool& helpers, co
   // Others may pass through to their own sandbox, and list nothing.
   if (::mkdir(folder.c_str(), 0711) != 0 && errno != EEXIST)
     return os_error(fmt::format("make {}", folder), errno);
-  const std::string path = folder + "/" + id;
+  std::string path = folder + "/" + id;
   if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST)
     return os_error(fmt::format("make {}", path), errno);
   const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));

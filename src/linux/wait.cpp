@@ -29,7 +29,7 @@ Status wait_ready(const Context& context, std::span<pollfd> descriptors, std::st
   }
   for (;;) {
     // Look at the descriptors before the context: what has come is taken, also in the last moment.
-    const auto ended = context.check(what);
+    auto ended = context.check(what);
     // In slices, because poll's clock stands still while the machine sleeps and the context's does not.
     const Duration slice = std::min<Duration>(std::chrono::seconds(1), context.remaining());
     const auto milliseconds = std::chrono::ceil<std::chrono::milliseconds>(slice).count();
