@@ -307,7 +307,10 @@ TEST_F(LaunchProcess, WithTheHostsPidsTheTaskEndsWithItsSupervisor) {
   Runner runner = start_runner(task);
   EXPECT_EQ(runner.line(), "ready");
   ASSERT_EQ(::kill(runner.init, SIGKILL), 0);
-  EXPECT_EQ(runner.wait(), 137);
+  // The task may say that it is ready before its supervisor has said that it started it: then the launch
+  // failed.
+  const int code = runner.wait();
+  EXPECT_TRUE(code == 137 || code == 125) << code;
   EXPECT_EQ(runner.line(), "") << "the end of the output: nobody holds it";
   reap_everything();
 }

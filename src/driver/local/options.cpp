@@ -136,7 +136,7 @@ Result<VolumeOptions> complete(const StatedOptions& stated) {
   volume.gid = stated.gid.value_or(volume.gid);
   std::vector<std::string> problems;
   if (stated.file_system && volume.type != Type::image) {
-    problems.push_back("fstype is only for type=image");
+    problems.emplace_back("fstype is only for type=image");
   }
   if (volume.type != Type::dir && !volume.size_bytes) {
     problems.push_back(fmt::format("type={} needs a size", type_name(volume.type)));
