@@ -23,6 +23,12 @@ Context Context::with_stop(std::stop_token stop) const {
   return copy;
 }
 
+Context Context::with_caller(const Caller& caller) const {
+  Context copy = *this;
+  copy.caller_ = caller;
+  return copy;
+}
+
 Context Context::detached(Duration timeout) const {
   Context copy = *this;
   copy.stop_ = {};

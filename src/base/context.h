@@ -2,7 +2,9 @@
 // First argument of everything that can wait.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <stop_token>
 #include <string>
 
@@ -10,6 +12,14 @@
 #include "base/result.h"
 
 namespace dvdi {
+
+// Who asked, as the kernel says of the other end of a socket (SO_PEERCRED), or this process itself.
+struct Caller {
+  std::uint32_t uid = 0;
+  std::uint32_t gid = 0;
+  std::int32_t pid = 0;
+  bool operator==(const Caller&) const = default;
+};
 
 // Cheap to copy; thread-safe.
 class Context {
@@ -21,7 +31,9 @@ class Context {
   Context with_timeout(Duration timeout) const;
   // Cancelled by `stop` alone: a context holds one token. Join several causes in one stop_source.
   Context with_stop(std::stop_token stop) const;
-  // For a roll-back: the same clock and trace, but neither the deadline nor the cancellation of this one.
+  Context with_caller(const Caller& caller) const;
+  // For a roll-back: the same clock, trace and caller, but neither the deadline nor the cancellation of this
+  // one.
   Context detached(Duration timeout) const;
 
   const Clock& clock() const { return *clock_; }
@@ -32,6 +44,8 @@ class Context {
   bool cancelled() const { return stop_.stop_requested(); }
   // Goes into events, logs and driver calls: one id from the request to its last effect.
   const std::string& trace_id() const { return *trace_id_; }
+  // Named in every event that the work writes; nullopt where the engine works for nobody in particular.
+  const std::optional<Caller>& caller() const { return caller_; }
 
   // deadline_exceeded or cancelled, where either is so. `what` is what would have been done.
   Status check(std::string_view what) const;
@@ -40,6 +54,7 @@ class Context {
   const Clock* clock_;
   BootTime deadline_ = BootTime::max();
   std::stop_token stop_;
+  std::optional<Caller> caller_;
   std::shared_ptr<const std::string> trace_id_;  // shared: contexts are copied a lot, the text never changes
 };
 

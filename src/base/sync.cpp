@@ -12,8 +12,11 @@ Status Condition::wait(const Context& context, Lock& lock, const std::function<b
   constexpr Duration slice = std::chrono::seconds(1);
   while (!ready()) {
     if (auto ended = context.check(what); !ended) return ended;
-    const Duration wait = std::min(slice, context.remaining());
-    condition_.wait_for(lock, context.stop(), wait, ready);
+    if (context.has_deadline()) {
+      condition_.wait_for(lock, context.stop(), std::min(slice, context.remaining()), ready);
+    } else {
+      condition_.wait(lock, context.stop(), ready);  // nothing wakes it in between: an idle daemon sleeps
+    }
   }
   return {};
 }

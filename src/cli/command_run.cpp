@@ -66,7 +66,7 @@ class Run {
   Status prepare(const Context& context) {
     DVDI_TRY(api_, services_.open(context, true));
     for (const std::string& notice : api_->notices()) services_.say(notice);
-    DVDI_TRY(prepared_, api_->prepare(context, "run", request_));
+    DVDI_TRY(prepared_, api_->prepare(context, {.owner = "run"}, request_));
     if (command_.verbose) {
       services_.say(fmt::format("container {} is prepared, {} mounts", prepared_.key.id,
                                 prepared_.launch.mounts_size()));
@@ -85,7 +85,7 @@ class Run {
 
     bool isolated = true;
     const Result<int> ended = services_.launch(context_, task, [&](pid_t pid) -> Status {
-      Status status = api_->isolate(context_.detached(isolate_timeout), prepared_.key, pid);
+      Status status = api_->isolate(context_.detached(isolate_timeout), prepared_.key, pid, true);
       if (status) {
         api_.reset();
         return {};

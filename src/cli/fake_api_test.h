@@ -31,6 +31,7 @@ struct Scene {
   std::vector<UsageRow> usage;
   UsageQuery query;
   Status removed;
+  Result<volume::Release> release = volume::Release{};
 };
 
 class FakeApi final : public Api {
@@ -38,14 +39,14 @@ class FakeApi final : public Api {
   explicit FakeApi(Scene& scene) : scene_(scene) {}
   ~FakeApi() override { scene_.calls.emplace_back("close"); }
 
-  Result<Prepared> prepare(const Context& context, const std::string& owner,
+  Result<Prepared> prepare(const Context& context, const PrepareOptions& options,
                            const v1::ContainerRequest&) override {
-    scene_.calls.push_back("prepare " + owner);
+    scene_.calls.push_back("prepare " + options.owner);
     scene_.during_prepare(context);
     if (auto ended = context.check("prepare"); !ended) return fail(ended.error());
     return scene_.prepared;
   }
-  Status isolate(const Context&, const isolator::ContainerKey& key, pid_t pid) override {
+  Status isolate(const Context&, const isolator::ContainerKey& key, pid_t pid, bool /*watch*/) override {
     scene_.calls.push_back("isolate " + key.text() + " " + std::to_string(pid));
     return scene_.isolated;
   }
@@ -55,6 +56,17 @@ class FakeApi final : public Api {
     scene_.during_cleanup(context);
     if (auto ended = context.check("cleanup"); !ended) return fail(ended.error());
     return scene_.cleaned;
+  }
+  Result<volume::Recovered> recover(const Context&, const volume::RecoverRequest&) override {
+    return volume::Recovered();
+  }
+  Result<volume::Release> release_volume(const Context&, const std::string& driver, const std::string& name,
+                                         bool dry_run) override {
+    scene_.calls.push_back(std::string(dry_run ? "would release " : "release ") + driver + "/" + name);
+    return scene_.release;
+  }
+  Result<std::vector<volume::DriverStatus>> drivers(const Context&) override {
+    return std::vector<volume::DriverStatus>();
   }
   Result<std::vector<ContainerView>> containers(const Context&, bool ended) override {
     scene_.calls.emplace_back(ended ? "containers ended" : "containers");

@@ -1,5 +1,5 @@
-// What dvdi can be asked to do: the calls of the command line, later of the daemon's socket. Implemented by
-// Engine (daemon/engine.h) inside the calling process, later by a client of dvdid.
+// What dvdi can be asked to do: the calls of the command line and of the daemon's socket. Implemented by
+// Engine (daemon/engine.h) inside the calling process and by Client (daemon/client.h), which asks dvdid.
 #pragma once
 
 #include <cstdint>
@@ -59,17 +59,32 @@ class Api {
  public:
   virtual ~Api() = default;
 
-  // Prepares a container for `owner`; the id is chosen where the request has none.
+  struct PrepareOptions {
+    std::string owner = "run";
+    // The process that works on the container until its task's init is known: the client's. Absent: this one.
+    std::optional<ProcessIdentity> worker = {};
+    // Somebody else launches, by path: the sources of the launch info are private mounts of ours, one a
+    // container volume, verified and with its flags.
+    bool staged = false;
+  };
+  // Prepares a container; the id is chosen where the request has none.
   struct Prepared {
     isolator::ContainerKey key;
     v1::ContainerLaunchInfo launch;
     std::vector<std::string> foreign_mount_points;  // for launcher::Task
   };
-  virtual Result<Prepared> prepare(const Context& context, const std::string& owner,
+  virtual Result<Prepared> prepare(const Context& context, const PrepareOptions& options,
                                    const v1::ContainerRequest& request) = 0;
-  virtual Status isolate(const Context& context, const isolator::ContainerKey& key, pid_t pid) = 0;
+  // `watch`: a daemon cleans the container up when the process has ended.
+  virtual Status isolate(const Context& context, const isolator::ContainerKey& key, pid_t pid,
+                         bool watch) = 0;
   virtual Result<std::vector<isolator::Owed>> cleanup(const Context& context,
                                                       const isolator::ContainerKey& key) = 0;
+
+  // The containers that an agent has after its restart; what is in neither list is dropped with proof that it
+  // is dead, and else kept.
+  virtual Result<volume::Recovered> recover(const Context& context,
+                                            const volume::RecoverRequest& request) = 0;
 
   virtual Result<std::vector<ContainerView>> containers(const Context& context, bool ended) = 0;
   // By id, or a prefix of an id that only one container has.
@@ -88,6 +103,12 @@ class Api {
   // Refused while a container refers to it, it is mounted, or an unmount is owed.
   virtual Status remove_volume(const Context& context, const std::string& driver,
                                const std::string& name) = 0;
+
+  // Pays the owed or parked unmount of a volume by hand, or takes away a mount that nobody refers to; with
+  // `dry_run` only says what it would do. failed_precondition while a container refers to the volume.
+  virtual Result<volume::Release> release_volume(const Context& context, const std::string& driver,
+                                                 const std::string& name, bool dry_run) = 0;
+  virtual Result<std::vector<volume::DriverStatus>> drivers(const Context& context) = 0;
 
   // Events after `sequence`, oldest first, at most `limit`.
   virtual Result<std::vector<EventView>> events(const Context& context, std::uint64_t after,

@@ -132,10 +132,10 @@ void Engine::settle(const Context& context) {
   }
 }
 
-Result<Api::Prepared> Engine::prepare(const Context& context, const std::string& owner,
+Result<Api::Prepared> Engine::prepare(const Context& context, const PrepareOptions& options,
                                       const v1::ContainerRequest& request) {
   Prepared prepared;
-  prepared.key = {.owner = owner,
+  prepared.key = {.owner = options.owner,
                   .id = request.has_container_id() ? text_of(request.container_id()) : random_uuid()};
   std::string directory = request.directory();
   const bool ours = directory.empty();
@@ -143,7 +143,7 @@ Result<Api::Prepared> Engine::prepare(const Context& context, const std::string&
     DVDI_TRY(directory, make_sandbox(context, helpers_, config_.state_dir, prepared.key.id,
                                      request.command().user(), request.rootfs()));
   }
-  auto launch = chain_->prepare(context, prepared.key, request, directory, ours);
+  auto launch = chain_->prepare(context, prepared.key, request, directory, ours, options.worker);
   if (!launch) {
     // Whether the sandbox is in use by a container of the same id that was there before, the ledger knows.
     const Context after = context.detached(std::chrono::minutes(1));
@@ -165,8 +165,12 @@ Result<Api::Prepared> Engine::prepare(const Context& context, const std::string&
   return prepared;
 }
 
-Status Engine::isolate(const Context& context, const ContainerKey& key, pid_t pid) {
-  return chain_->isolate(context, key, pid);
+Status Engine::isolate(const Context& context, const ContainerKey& key, pid_t pid, bool watch) {
+  return chain_->isolate(context, key, pid, watch);
+}
+
+Result<volume::Recovered> Engine::recover(const Context& context, const volume::RecoverRequest& request) {
+  return chain_->recover(context, request);
 }
 
 Result<std::vector<isolator::Owed>> Engine::cleanup(const Context& context, const ContainerKey& key) {
@@ -290,6 +294,15 @@ Status Engine::create_volume(const Context& context, const std::string& driver, 
 
 Status Engine::remove_volume(const Context& context, const std::string& driver, const std::string& name) {
   return volumes_->remove_volume(context, {driver, name});
+}
+
+Result<volume::Release> Engine::release_volume(const Context& context, const std::string& driver,
+                                               const std::string& name, bool dry_run) {
+  return volumes_->release_volume(context, {driver, name}, dry_run);
+}
+
+Result<std::vector<volume::DriverStatus>> Engine::drivers(const Context& /*context*/) {
+  return volumes_->drivers(drivers_->names());
 }
 
 Result<std::vector<EventView>> Engine::events(const Context& context, std::uint64_t after,

@@ -29,10 +29,12 @@ class Engine final : public Api, private isolator::Books {
   // until the context ends. What was done is in notices().
   void settle(const Context& context);
 
-  Result<Prepared> prepare(const Context& context, const std::string& owner,
+  Result<Prepared> prepare(const Context& context, const PrepareOptions& options,
                            const v1::ContainerRequest& request) override;
-  Status isolate(const Context& context, const ContainerKey& key, pid_t pid) override;
+  Status isolate(const Context& context, const ContainerKey& key, pid_t pid, bool watch) override;
   Result<std::vector<isolator::Owed>> cleanup(const Context& context, const ContainerKey& key) override;
+
+  Result<volume::Recovered> recover(const Context& context, const volume::RecoverRequest& request) override;
 
   Result<std::vector<ContainerView>> containers(const Context& context, bool ended) override;
   Result<ContainerView> container(const Context& context, const std::string& id) override;
@@ -42,6 +44,10 @@ class Engine final : public Api, private isolator::Books {
   Status create_volume(const Context& context, const std::string& driver, const std::string& name,
                        const std::vector<std::pair<std::string, std::string>>& options) override;
   Status remove_volume(const Context& context, const std::string& driver, const std::string& name) override;
+
+  Result<volume::Release> release_volume(const Context& context, const std::string& driver,
+                                         const std::string& name, bool dry_run) override;
+  Result<std::vector<volume::DriverStatus>> drivers(const Context& context) override;
 
   Result<std::vector<EventView>> events(const Context& context, std::uint64_t after,
                                         std::size_t limit) override;

@@ -88,7 +88,7 @@ class EngineTest : public testing::Test {
 HelperPool* EngineTest::helpers_ = nullptr;
 
 TEST_F(EngineTest, OneContainerFromPrepareToCleanup) {
-  const auto prepared = engine_->prepare(context_, "run", request("c1", {"a"}));
+  const auto prepared = engine_->prepare(context_, {.owner = "run"}, request("c1", {"a"}));
   ASSERT_TRUE(prepared) << prepared.error().text();
   ASSERT_EQ(prepared->launch.mounts_size(), 1);
   const auto& mount = prepared->launch.mounts(0);
@@ -97,7 +97,7 @@ TEST_F(EngineTest, OneContainerFromPrepareToCleanup) {
   EXPECT_EQ(mount.target(), state_dir_ + "/sandboxes/c1/path-a");
   const auto table = MountTable::read();
   EXPECT_NE(table->at(mount.source()), nullptr);
-  ASSERT_TRUE(engine_->isolate(context_, prepared->key, ::getpid()));
+  ASSERT_TRUE(engine_->isolate(context_, prepared->key, ::getpid(), false));
   const auto views = engine_->containers(context_, false);
   ASSERT_THAT(*views, SizeIs(1));
   EXPECT_EQ(views->at(0).state, "running");
@@ -125,7 +125,7 @@ TEST_F(EngineTest, OneContainerFromPrepareToCleanup) {
 TEST_F(EngineTest, APrepareThatFailsInTheSecondIsolatorLeavesNothing) {
   v1::ContainerRequest wrong = request("c1", {"a"});
   wrong.mutable_container_info()->mutable_volumes(0)->set_container_path("/dvdi/does/not/exist");
-  const auto prepared = engine_->prepare(context_, "run", wrong);
+  const auto prepared = engine_->prepare(context_, {.owner = "run"}, wrong);
   ASSERT_FALSE(prepared);
   EXPECT_THAT(prepared.error().text(), HasSubstr("/dvdi/does/not/exist"));
   EXPECT_THAT(*engine_->containers(context_, false), IsEmpty());
@@ -134,7 +134,7 @@ TEST_F(EngineTest, APrepareThatFailsInTheSecondIsolatorLeavesNothing) {
   ASSERT_THAT(views->volumes, SizeIs(1));
   EXPECT_EQ(views->volumes[0].state, "");
   // A container whose prepare failed is not remembered: the same id may be tried again at once.
-  const auto again = engine_->prepare(context_, "run", request("c1", {"a"}));
+  const auto again = engine_->prepare(context_, {.owner = "run"}, request("c1", {"a"}));
   ASSERT_TRUE(again) << again.error().text();
   EXPECT_TRUE(engine_->cleanup(context_, again->key));
 }
@@ -150,7 +150,7 @@ TEST_F(EngineTest, AContainerIsOneProcesss) {
     Config config;
     config.state_dir = state_dir_;
     auto engine = Engine::open(context_, config, **helpers);
-    const auto done = (*engine)->prepare(context_, "run", request("c1", {"a"}));
+    const auto done = (*engine)->prepare(context_, {.owner = "run"}, request("c1", {"a"}));
     char byte = done ? 'y' : 'n';
     if (::write(prepared[1], &byte, 1) != 1) ::_exit(1);
     static_cast<void>(::read(finish[0], &byte, 1));  // until the parent closes it
@@ -159,7 +159,7 @@ TEST_F(EngineTest, AContainerIsOneProcesss) {
   char byte = 0;
   ASSERT_EQ(::read(prepared[0], &byte, 1), 1);
   EXPECT_EQ(byte, 'y');
-  const auto second = engine_->prepare(context_, "run", request("c1", {"a"}));
+  const auto second = engine_->prepare(context_, {.owner = "run"}, request("c1", {"a"}));
   EXPECT_FALSE(second);
   EXPECT_TRUE(second || second.error().code == Code::conflict) << second.error().text();
   EXPECT_TRUE(std::filesystem::exists(state_dir_ + "/sandboxes/c1"));
@@ -177,7 +177,8 @@ TEST_F(EngineTest, AContainerWhoseProcessesAreGoneIsCleanedUpByTheNextEngine) {
     Config config;
     config.state_dir = state_dir_;
     auto engine = Engine::open(context_, config, **helpers);
-    const bool prepared = engine && (*engine)->prepare(context_, "run", request("dead", {"a"})).has_value();
+    const bool prepared =
+        engine && (*engine)->prepare(context_, {.owner = "run"}, request("dead", {"a"})).has_value();
     ::_exit(prepared ? 7 : 1);
   }
   int status = 0;
@@ -192,7 +193,7 @@ TEST_F(EngineTest, AContainerWhoseProcessesAreGoneIsCleanedUpByTheNextEngine) {
 }
 
 TEST_F(EngineTest, AContainerThatIsAliveIsLeftAlone) {
-  const auto prepared = engine_->prepare(context_, "run", request("alive", {"a"}));
+  const auto prepared = engine_->prepare(context_, {.owner = "run"}, request("alive", {"a"}));
   ASSERT_TRUE(prepared);
   open();  // a second engine, while the first one's process lives
   engine_->settle(context_);
@@ -203,7 +204,7 @@ TEST_F(EngineTest, AContainerThatIsAliveIsLeftAlone) {
 TEST_F(EngineTest, VolumesCanBeCreatedLookedAtAndRemovedButNotWhileInUse) {
   ASSERT_TRUE(engine_->create_volume(context_, "local", "a", {}));
   EXPECT_EQ(engine_->volume(context_, "local", "a")->name, "a");
-  const auto prepared = engine_->prepare(context_, "run", request("c1", {"a"}));
+  const auto prepared = engine_->prepare(context_, {.owner = "run"}, request("c1", {"a"}));
   ASSERT_TRUE(prepared);
   const auto refused = engine_->remove_volume(context_, "local", "a");
   ASSERT_FALSE(refused);

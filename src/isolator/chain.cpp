@@ -164,7 +164,8 @@ Status Chain::no_children(const Context& context, const ContainerKey& key) {
 
 Result<v1::ContainerLaunchInfo> Chain::prepare(const Context& context, const ContainerKey& key,
                                                const v1::ContainerRequest& request,
-                                               const std::string& directory, bool directory_is_ours) {
+                                               const std::string& directory, bool directory_is_ours,
+                                               const std::optional<ProcessIdentity>& worker) {
   const std::string what = fmt::format("preparing {}", shown(key));
   const auto call = std::make_shared<PrepareCall>();
   call->digest = digest_of(request);
@@ -213,6 +214,7 @@ Result<v1::ContainerLaunchInfo> Chain::prepare(const Context& context, const Con
                             .digest = call->digest,
                             .directory = directory,
                             .directory_is_ours = directory_is_ours,
+                            .worker = worker,
                             .working = request.container_info(),
                             .host_paths = {},
                             .launch = {}};
@@ -296,7 +298,7 @@ Status Chain::wait_for_quiet(const Context& context, Lock& lock, const Container
       what);
 }
 
-Status Chain::isolate(const Context& context, const ContainerKey& key, pid_t pid) {
+Status Chain::isolate(const Context& context, const ContainerKey& key, pid_t pid, bool watch) {
   const std::string what = fmt::format("isolating {}", shown(key));
   {
     Lock lock(mutex_);
@@ -312,7 +314,7 @@ Status Chain::isolate(const Context& context, const ContainerKey& key, pid_t pid
     changed_.notify_all();
   });
   DVDI_TRY(const auto held, parts_.container_locks.acquire(context, lock_key(key), what));
-  for (const auto& isolator : isolators_) DVDI_CHECK(isolator->isolate(context, key, pid));
+  for (const auto& isolator : isolators_) DVDI_CHECK(isolator->isolate(context, key, pid, watch));
   return {};
 }
 
@@ -400,7 +402,7 @@ Result<std::vector<Owed>> Chain::run_cleanup(const Context& context, const Conta
   return all_owed;
 }
 
-Status Chain::recover(const Context& context, const RecoverRequest& request) {
+Result<volume::Recovered> Chain::recover(const Context& context, const RecoverRequest& request) {
   const std::string what = fmt::format("recovering the containers of '{}'", printable(request.owner));
   {
     Lock lock(mutex_);
@@ -412,15 +414,21 @@ Status Chain::recover(const Context& context, const RecoverRequest& request) {
     recovering_.erase(request.owner);
     changed_.notify_all();
   });
+  volume::Recovered all;
   std::vector<Failure> failures;
   for (const auto& isolator : isolators_ | std::views::reverse) {
-    auto status = isolator->recover(context, request, failures);
-    if (!status)
+    auto recovered = isolator->recover(context, request, failures);
+    if (!recovered) {
       failures.push_back(
-          Failure{.isolator = std::string(isolator->name()), .error = std::move(status).error()});
+          Failure{.isolator = std::string(isolator->name()), .error = std::move(recovered).error()});
+      continue;
+    }
+    std::ranges::move(recovered->dropped, std::back_inserter(all.dropped));
+    std::ranges::move(recovered->kept, std::back_inserter(all.kept));
+    std::ranges::move(recovered->owed, std::back_inserter(all.owed));
   }
   if (!failures.empty()) return aggregate("recovery", failures);
-  return {};
+  return all;
 }
 
 }  // namespace dvdi::isolator

@@ -54,10 +54,11 @@ class Chain {
   // up.
   Result<v1::ContainerLaunchInfo> prepare(const Context& context, const ContainerKey& key,
                                           const v1::ContainerRequest& request, const std::string& directory,
-                                          bool directory_is_ours);
+                                          bool directory_is_ours,
+                                          const std::optional<ProcessIdentity>& worker = {});
 
   // In the order of prepare; the first error stops it.
-  Status isolate(const Context& context, const ContainerKey& key, pid_t pid);
+  Status isolate(const Context& context, const ContainerKey& key, pid_t pid, bool watch = false);
 
   // A prepare that runs is cancelled and waited for first. Every isolator is invoked. Success once the books
   // no longer have the container: an unmount that is owed then, or an isolator that failed (an Owed without
@@ -66,7 +67,7 @@ class Chain {
   Result<std::vector<Owed>> cleanup(const Context& context, const ContainerKey& key);
 
   // Every isolator is invoked; the first error with the others attached. One at a time for an owner.
-  Status recover(const Context& context, const RecoverRequest& request);
+  Result<volume::Recovered> recover(const Context& context, const RecoverRequest& request);
 
  private:
   struct PrepareCall;

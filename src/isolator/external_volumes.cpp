@@ -173,7 +173,8 @@ Status ExternalVolumes::prepare(const Context& context, Preparation& preparation
                               .digest = preparation.digest,
                               .attribution = attribution_of(preparation.request.attribution()),
                               .directory = preparation.directory,
-                              .directory_is_ours = preparation.directory_is_ours};
+                              .directory_is_ours = preparation.directory_is_ours,
+                              .worker = preparation.worker};
   DVDI_TRY(auto mounted, holdings_.acquire(context, holder, requests));
   DVDI_TRY(const auto by_volume, index(wanted, std::move(mounted)));
 
@@ -198,9 +199,9 @@ Status ExternalVolumes::prepare(const Context& context, Preparation& preparation
   return {};
 }
 
-Status ExternalVolumes::isolate(const Context& context, const ContainerKey& key, pid_t pid) {
+Status ExternalVolumes::isolate(const Context& context, const ContainerKey& key, pid_t pid, bool watch) {
   DVDI_TRY(const ProcessIdentity init, identify_process(pid));
-  return holdings_.started(context, key, init);
+  return holdings_.started(context, key, init, watch);
 }
 
 Result<std::vector<Owed>> ExternalVolumes::cleanup(const Context& context, const ContainerKey& key,
@@ -213,11 +214,10 @@ Result<std::vector<Owed>> ExternalVolumes::roll_back(const Context& context, con
   return holdings_.abandon(context, key, reason_of(before), why.message);
 }
 
-Status ExternalVolumes::recover(const Context& context, const RecoverRequest& request,
-                                const std::vector<Failure>& before) {
+Result<volume::Recovered> ExternalVolumes::recover(const Context& context, const RecoverRequest& request,
+                                                   const std::vector<Failure>& before) {
   const bool may_unmount = before.empty() && request.complete;
-  DVDI_CHECK(holdings_.recover(context, request.owner, request.live, request.orphans, may_unmount));
-  return {};
+  return holdings_.recover(context, request, may_unmount);
 }
 
 }  // namespace dvdi::isolator

@@ -18,13 +18,13 @@ class ExternalVolumes final : public Isolator {
   std::string_view name() const override { return "external volumes"; }
   std::vector<Property> provides() const override { return {Property::host_paths}; }
   Status prepare(const Context& context, Preparation& preparation) override;
-  Status isolate(const Context& context, const ContainerKey& key, pid_t pid) override;
+  Status isolate(const Context& context, const ContainerKey& key, pid_t pid, bool watch) override;
   Result<std::vector<Owed>> cleanup(const Context& context, const ContainerKey& key,
                                     const std::vector<Failure>& before) override;
   Result<std::vector<Owed>> roll_back(const Context& context, const ContainerKey& key,
                                       const std::vector<Failure>& before, const Error& why) override;
-  Status recover(const Context& context, const RecoverRequest& request,
-                 const std::vector<Failure>& before) override;
+  Result<volume::Recovered> recover(const Context& context, const RecoverRequest& request,
+                                    const std::vector<Failure>& before) override;
 
  private:
   volume::Holdings& holdings_;

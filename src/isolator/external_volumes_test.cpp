@@ -23,13 +23,11 @@ class FakeHoldings : public volume::Holdings {
  public:
   MOCK_METHOD(Result<std::vector<volume::Mounted>>, acquire,
               (const Context&, const volume::Holder&, const std::vector<volume::Request>&), (override));
-  MOCK_METHOD(Status, started, (const Context&, const ContainerKey&, const ProcessIdentity&), (override));
+  MOCK_METHOD(Status, started, (const Context&, const ContainerKey&, const ProcessIdentity&, bool),
+              (override));
   MOCK_METHOD(Result<std::vector<Owed>>, release, (const Context&, const ContainerKey&, const std::string&),
               (override));
-  MOCK_METHOD(Result<volume::Recovered>, recover,
-              (const Context&, const std::string&, const std::vector<std::string>&,
-               const std::vector<std::string>&, bool),
-              (override));
+  MOCK_METHOD(Result<volume::Recovered>, recover, (const Context&, const RecoverRequest&, bool), (override));
 };
 
 struct ExternalVolumesTest : testing::Test {
@@ -218,8 +216,8 @@ TEST_F(ExternalVolumesTest, TwoVolumesAtOneMountPointAreRefused) {
 }
 
 TEST_F(ExternalVolumesTest, IsolateRecordsTheProcessAndNotOnlyItsNumber) {
-  EXPECT_CALL(holdings, started(_, _, *identify_process(::getpid()))).WillOnce(Return(Status()));
-  EXPECT_TRUE(isolator.isolate(context, {"run", "c"}, ::getpid()));
+  EXPECT_CALL(holdings, started(_, _, *identify_process(::getpid()), true)).WillOnce(Return(Status()));
+  EXPECT_TRUE(isolator.isolate(context, {"run", "c"}, ::getpid(), true));
 }
 
 TEST_F(ExternalVolumesTest, CleanupUnmountsOnlyIfNothingFailedBefore) {
@@ -235,11 +233,16 @@ TEST_F(ExternalVolumesTest, CleanupUnmountsOnlyIfNothingFailedBefore) {
 }
 
 TEST_F(ExternalVolumesTest, RecoverUnmountsOnlyIfNothingFailedBeforeAndTheListsAreComplete) {
-  const RecoverRequest all{.owner = "run", .live = {"a"}, .orphans = {"b"}};
-  EXPECT_CALL(holdings, recover(_, "run", ElementsAre("a"), ElementsAre("b"), true))
+  const RecoverRequest all{.owner = "run", .live = {{.id = "a"}}, .orphans = {"b"}};
+  EXPECT_CALL(holdings,
+              recover(_,
+                      AllOf(Field(&RecoverRequest::owner, "run"),
+                            Field(&RecoverRequest::live, ElementsAre(Field(&volume::LiveContainer::id, "a"))),
+                            Field(&RecoverRequest::orphans, ElementsAre("b"))),
+                      true))
       .WillOnce(Return(volume::Recovered()));
   EXPECT_TRUE(isolator.recover(context, all, {}));
-  EXPECT_CALL(holdings, recover(_, _, _, _, false)).Times(2).WillRepeatedly(Return(volume::Recovered()));
+  EXPECT_CALL(holdings, recover(_, _, false)).Times(2).WillRepeatedly(Return(volume::Recovered()));
   EXPECT_TRUE(isolator.recover(context, all, {{.isolator = "x", .error = broken("no")}}));
   RecoverRequest some = all;
   some.complete = false;

@@ -18,6 +18,7 @@ namespace dvdi::isolator {
 
 using dvdi::ContainerKey;
 using volume::Owed;
+using volume::RecoverRequest;
 
 // What isolators may provide to, or need from, one another. Order is derived from these.
 enum class Property {
@@ -37,9 +38,10 @@ struct HostPath {
 struct Preparation {
   ContainerKey key;
   const v1::ContainerRequest& request;
-  std::string digest;              // of the request
-  std::string directory;           // the sandbox: absolute, exists
-  bool directory_is_ours = false;  // the engine made it and removes it with the container
+  std::string digest;                          // of the request
+  std::string directory;                       // the sandbox: absolute, exists
+  bool directory_is_ours = false;              // the engine made it and removes it with the container
+  std::optional<ProcessIdentity> worker = {};  // as in volume::Holder
   v1::ContainerInfo working;
   std::map<std::string, HostPath> host_paths;  // by host path, from whoever provided it
   v1::ContainerLaunchInfo launch;              // each isolator adds its part
@@ -49,13 +51,6 @@ struct Preparation {
 struct Failure {
   std::string isolator;
   Error error;
-};
-
-struct RecoverRequest {
-  std::string owner;
-  bool complete = true;              // the lists name every container of that owner
-  std::vector<std::string> live;     // container ids
-  std::vector<std::string> orphans;  // ids that the owner will clean up later
 };
 
 // Thread-safe; calls for one container come one at a time.
@@ -69,7 +64,8 @@ class Isolator {
   // All or nothing, as far as it can; what is left is for cleanup, which the chain calls after a failure,
   // too. Repeated for a container that is prepared: the same answer, no new effect.
   virtual Status prepare(const Context& context, Preparation& preparation) = 0;
-  virtual Status isolate(const Context&, const ContainerKey&, pid_t) { return {}; }
+  // `watch`: a daemon cleans the container up when the process has ended.
+  virtual Status isolate(const Context&, const ContainerKey&, pid_t, bool /*watch*/) { return {}; }
   // `before`: what failed in the isolators that were cleaned up before this one. Unknown containers succeed.
   virtual Result<std::vector<Owed>> cleanup(const Context& context, const ContainerKey& key,
                                             const std::vector<Failure>& before) = 0;
@@ -78,8 +74,8 @@ class Isolator {
                                               const std::vector<Failure>& before, const Error& /*why*/) {
     return cleanup(context, key, before);
   }
-  virtual Status recover(const Context& context, const RecoverRequest& request,
-                         const std::vector<Failure>& before) = 0;
+  virtual Result<volume::Recovered> recover(const Context& context, const RecoverRequest& request,
+                                            const std::vector<Failure>& before) = 0;
 };
 
 }  // namespace dvdi::isolator

@@ -30,7 +30,10 @@ class SharedFilesystem final : public Isolator {
                                     const std::vector<Failure>&) override {
     return std::vector<Owed>();
   }
-  Status recover(const Context&, const RecoverRequest&, const std::vector<Failure>&) override { return {}; }
+  Result<volume::Recovered> recover(const Context&, const RecoverRequest&,
+                                    const std::vector<Failure>&) override {
+    return volume::Recovered();
+  }
 
  private:
   HelperPool& helpers_;

@@ -128,7 +128,7 @@ class Scripted final : public Isolator {
     log_.add("prepare " + name_);
     return script_.prepare ? script_.prepare(context, preparation) : Status();
   }
-  Status isolate(const Context&, const ContainerKey&, pid_t pid) override {
+  Status isolate(const Context&, const ContainerKey&, pid_t pid, bool /*watch*/) override {
     log_.add("isolate " + name_ + " " + std::to_string(pid));
     return script_.isolate ? script_.isolate() : Status();
   }
@@ -138,9 +138,11 @@ class Scripted final : public Isolator {
     return script_.cleanup ? script_.cleanup(context, before)
                            : Result<std::vector<Owed>>(std::vector<Owed>());
   }
-  Status recover(const Context&, const RecoverRequest&, const std::vector<Failure>& before) override {
+  Result<volume::Recovered> recover(const Context&, const RecoverRequest&,
+                                    const std::vector<Failure>& before) override {
     log_.add("recover " + name_ + told(before));
-    return script_.recover ? script_.recover(before) : Status();
+    if (script_.recover) DVDI_CHECK(script_.recover(before));
+    return volume::Recovered();
   }
 
  private:

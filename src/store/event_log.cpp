@@ -39,6 +39,9 @@ json::object data_of(const Event& event) {
   if (event.attempt > 0) data["attempt"] = event.attempt;
   put(data, "error", event.error);
   put(data, "reason", event.reason);
+  if (event.peer) {
+    data["peer"] = json::object{{"uid", event.peer->uid}, {"gid", event.peer->gid}, {"pid", event.peer->pid}};
+  }
   for (const auto& member : event.details) data[member.key()] = member.value();
   return data;
 }

@@ -29,7 +29,8 @@ struct Event {
   std::string error = {};   // text, without secrets
   std::string reason = {};  // why, where the type alone does not say
   std::string trace_id = {};
-  json::object details = {};  // members that only this type has
+  std::optional<Caller> peer = {};  // who asked; set by Transaction::record
+  json::object details = {};        // members that only this type has
 };
 
 struct StoredEvent {

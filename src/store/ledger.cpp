@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "base/failpoint.h"
 #include "base/random.h"
 #include "base/sync.h"
 #include "linux/process.h"
@@ -91,10 +92,12 @@ Status Ledger::write(const Context& context, std::string_view what,
   return guarded(what, [&]() -> Status {
     // Rolls back when it goes out of scope without a commit.
     SQLite::Transaction scope(connection.database(), SQLite::TransactionBehavior::IMMEDIATE);
-    Transaction transaction(connection, now(context.clock()), state_->node_id);
+    Transaction transaction(connection, now(context.clock()), state_->node_id, context.caller());
     DVDI_CHECK(work(transaction));
     DVDI_CHECK(note_boot(connection, transaction.now()));
+    failpoint("store.commit.before", what);
     scope.commit();
+    failpoint("store.commit.after", what);
     return {};
   });
 }

@@ -44,6 +44,8 @@ class Reader {
   Result<std::vector<DebtRow>> debts();
   Result<std::optional<ForeignRow>> foreign(const VolumeKey& volume);
   Result<std::vector<ForeignRow>> foreigns();
+  Result<std::vector<StagedRow>> staged();
+  Result<std::vector<StagedRow>> staged_of(const ContainerKey& container);
   Result<std::optional<VolumeRow>> volume(const VolumeKey& volume);
   Result<std::vector<VolumeRow>> volumes();
   Result<std::vector<StoredEvent>> events(std::uint64_t after, std::size_t limit);
@@ -62,8 +64,8 @@ class Reader {
 // One transaction. Rows are written whole (insert or replace). A transition writes its event here, too.
 class Transaction : public Reader {
  public:
-  Transaction(Connection& connection, Moment now, const std::string& node_id)
-      : Reader(connection), now_(std::move(now)), node_id_(&node_id) {}
+  Transaction(Connection& connection, Moment now, const std::string& node_id, std::optional<Caller> caller)
+      : Reader(connection), now_(std::move(now)), node_id_(&node_id), caller_(std::move(caller)) {}
 
   const Moment& now() const { return now_; }  // the same for everything in this transaction
 
@@ -75,12 +77,14 @@ class Transaction : public Reader {
   Status erase_reference(const ContainerKey& container, const VolumeKey& volume);
   Status put(const DebtRow& row);
   Status erase_debt(const VolumeKey& volume);
+  Status put(const StagedRow& row);
+  Status erase_staged(const ContainerKey& container, unsigned position);
   Status put(const ForeignRow& row);
   Status erase_foreign(const VolumeKey& volume);
   Status put(const VolumeRow& row);
   Status erase_volume(const VolumeKey& volume);
 
-  Status record(const Event& event);
+  Status record(const Event& event);  // names the context's caller, if it has one
 
   Status open_usage(const UsageInterval& interval);
   // Closes the open interval of that kind, volume and container, if there is one.
@@ -89,6 +93,7 @@ class Transaction : public Reader {
  private:
   Moment now_;
   const std::string* node_id_;
+  std::optional<Caller> caller_;
 };
 
 // Thread-safe.

@@ -31,6 +31,8 @@ MountRow::Pending pending_of(const std::string& name) {
   if (name == "mount") return MountRow::Pending::mount;
   if (name == "unmount") return MountRow::Pending::unmount;
   if (name == "refused") return MountRow::Pending::refused;
+  if (name == "lost") return MountRow::Pending::lost;
+  if (name == "found") return MountRow::Pending::found;
   return MountRow::Pending::none;
 }
 
@@ -63,7 +65,12 @@ ContainerRow read_container(SQLite::Statement& statement) {
   row.since = columns.moment();
   row.engine.boot_id = row.since.boot_id;
   if (row.init) row.init->boot_id = row.since.boot_id;
-  if (!columns.is_null()) row.ended = columns.moment();
+  if (columns.is_null()) {
+    columns.skip(3);
+  } else {
+    row.ended = columns.moment();
+  }
+  row.watch = columns.flag();
   return row;
 }
 
@@ -81,12 +88,15 @@ MountRow read_mount(SQLite::Statement& statement) {
     row.identity = identity_of(columns.text());
   }
   row.since = columns.moment();
-  if (!columns.is_null()) {
+  if (columns.is_null()) {
+    columns.skip(2);
+  } else {
     row.mounted_since.emplace();
     row.mounted_since->boot_id = row.since.boot_id;
     row.mounted_since->wall = columns.wall();
     row.mounted_since->boot = columns.boot();
   }
+  row.note = columns.text();
   return row;
 }
 
@@ -113,6 +123,21 @@ DebtRow read_debt(SQLite::Statement& statement) {
   row.next_try.boot_id = row.since.boot_id;
   row.next_try.wall = columns.wall();
   row.next_try.boot = columns.boot();
+  return row;
+}
+
+StagedRow read_staged(SQLite::Statement& statement) {
+  Columns columns(statement);
+  StagedRow row;
+  row.container = columns.container();
+  row.position = static_cast<unsigned>(columns.number());
+  row.path = columns.text();
+  if (columns.is_null()) {
+    columns.skip();
+  } else {
+    row.identity = identity_of(columns.text());
+  }
+  row.since = columns.moment();
   return row;
 }
 
@@ -160,21 +185,23 @@ Result<std::optional<Row>> one(std::string_view what, SQLite::Statement& stateme
 constexpr const char* containers_sql =
     "SELECT owner, id, state, digest, attribution, directory, directory_is_ours, engine_pid, engine_start, "
     "init_pid, "
-    "init_start, boot_id, since_wall, since_boot, ended_boot_id, ended_wall, ended_boot FROM containers "
+    "init_start, boot_id, since_wall, since_boot, ended_boot_id, ended_wall, ended_boot, watch FROM "
+    "containers "
     "ORDER BY since_wall, owner, id";
 constexpr const char* container_sql =
     "SELECT owner, id, state, digest, attribution, directory, directory_is_ours, engine_pid, engine_start, "
     "init_pid, "
-    "init_start, boot_id, since_wall, since_boot, ended_boot_id, ended_wall, ended_boot FROM containers "
+    "init_start, boot_id, since_wall, since_boot, ended_boot_id, ended_wall, ended_boot, watch FROM "
+    "containers "
     "WHERE owner = ? AND id = ?";
 constexpr const char* mounts_sql =
     "SELECT driver, volume, mount_id, state, pending, mount_point, identity, boot_id, since_wall, "
     "since_boot, "
-    "mounted_wall, mounted_boot FROM mounts";
+    "mounted_wall, mounted_boot, note FROM mounts";
 constexpr const char* mount_sql =
     "SELECT driver, volume, mount_id, state, pending, mount_point, identity, boot_id, since_wall, "
     "since_boot, "
-    "mounted_wall, mounted_boot FROM mounts WHERE driver = ? AND volume = ?";
+    "mounted_wall, mounted_boot, note FROM mounts WHERE driver = ? AND volume = ?";
 constexpr const char* references_sql =
     "SELECT owner, container, driver, volume, exclusive, uses, boot_id, since_wall, since_boot FROM refs";
 constexpr const char* references_to_sql =
@@ -191,6 +218,11 @@ constexpr const char* debt_sql =
     "SELECT driver, volume, mount_id, attempts, last_error, parked, boot_id, since_wall, since_boot, "
     "next_wall, "
     "next_boot FROM debts WHERE driver = ? AND volume = ?";
+constexpr const char* staged_sql =
+    "SELECT owner, container, position, path, identity, boot_id, since_wall, since_boot FROM staged";
+constexpr const char* staged_of_sql =
+    "SELECT owner, container, position, path, identity, boot_id, since_wall, since_boot FROM staged "
+    "WHERE owner = ? AND container = ? ORDER BY position";
 constexpr const char* foreigns_sql =
     "SELECT driver, volume, mount_point, evidence, boot_id, since_wall, since_boot FROM foreign_holders";
 constexpr const char* foreign_sql =
@@ -257,6 +289,16 @@ Result<std::optional<DebtRow>> Reader::debt(const VolumeKey& volume) {
 
 Result<std::vector<DebtRow>> Reader::debts() {
   return all("read the debts", connection_->statement(debts_sql), read_debt);
+}
+
+Result<std::vector<StagedRow>> Reader::staged() {
+  return all("list staged mounts", connection_->statement(staged_sql), read_staged);
+}
+
+Result<std::vector<StagedRow>> Reader::staged_of(const ContainerKey& container) {
+  auto& statement = connection_->statement(staged_of_sql);
+  Binder{statement}(container);
+  return all("list the staged mounts of a container", statement, read_staged);
 }
 
 Result<std::optional<ForeignRow>> Reader::foreign(const VolumeKey& volume) {

@@ -140,6 +140,23 @@ CREATE TABLE usage_intervals (
 CREATE INDEX usage_open ON usage_intervals (kind, driver, volume, owner, container) WHERE duration IS NULL;
 CREATE INDEX usage_by_start ON usage_intervals (start_wall);
 )sql",
+    R"sql(
+ALTER TABLE containers ADD COLUMN watch INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE mounts ADD COLUMN note TEXT NOT NULL DEFAULT '';
+
+CREATE TABLE staged (
+  owner TEXT NOT NULL,
+  container TEXT NOT NULL,
+  position INTEGER NOT NULL,
+  path TEXT NOT NULL UNIQUE,
+  identity TEXT,                      -- JSON; null: intended
+  boot_id TEXT NOT NULL,
+  since_wall INTEGER NOT NULL,
+  since_boot INTEGER NOT NULL,
+  PRIMARY KEY (owner, container, position),
+  FOREIGN KEY (owner, container) REFERENCES containers (owner, id)
+) STRICT, WITHOUT ROWID;
+)sql",
 };
 
 constexpr int application_id = 0x64766469;  // "dvdi"

@@ -19,6 +19,10 @@ std::string_view pending_name(MountRow::Pending pending) {
       return "unmount";
     case MountRow::Pending::refused:
       return "refused";
+    case MountRow::Pending::lost:
+      return "lost";
+    case MountRow::Pending::found:
+      return "found";
   }
   return "none";
 }
@@ -39,20 +43,21 @@ constexpr const char* put_container_sql =
     "INSERT INTO containers (owner, id, state, digest, attribution, directory, directory_is_ours, "
     "engine_pid, "
     "engine_start, init_pid, init_start, boot_id, since_wall, since_boot, ended_boot_id, ended_wall, "
-    "ended_boot) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (owner, id) DO UPDATE SET "
+    "ended_boot, watch) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (owner, id) DO UPDATE SET "
     "state = excluded.state, digest = excluded.digest, attribution = excluded.attribution, "
     "directory = excluded.directory, directory_is_ours = excluded.directory_is_ours, "
     "engine_pid = excluded.engine_pid, engine_start = excluded.engine_start, init_pid = excluded.init_pid, "
     "init_start = excluded.init_start, boot_id = excluded.boot_id, since_wall = excluded.since_wall, "
     "since_boot = excluded.since_boot, ended_boot_id = excluded.ended_boot_id, ended_wall = "
     "excluded.ended_wall, "
-    "ended_boot = excluded.ended_boot";
+    "ended_boot = excluded.ended_boot, watch = excluded.watch";
 constexpr const char* erase_container_sql = "DELETE FROM containers WHERE owner = ? AND id = ?";
 constexpr const char* put_mount_sql =
     "INSERT OR REPLACE INTO mounts (driver, volume, mount_id, state, pending, mount_point, identity, "
     "boot_id, "
-    "since_wall, since_boot, mounted_wall, mounted_boot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    "since_wall, since_boot, mounted_wall, mounted_boot, note) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, "
+    "?)";
 constexpr const char* erase_mount_sql = "DELETE FROM mounts WHERE driver = ? AND volume = ?";
 constexpr const char* put_reference_sql =
     "INSERT OR REPLACE INTO refs (owner, container, driver, volume, exclusive, uses, boot_id, since_wall, "
@@ -65,6 +70,12 @@ constexpr const char* put_debt_sql =
     "since_wall, "
     "since_boot, next_wall, next_boot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 constexpr const char* erase_debt_sql = "DELETE FROM debts WHERE driver = ? AND volume = ?";
+constexpr const char* put_staged_sql =
+    "INSERT OR REPLACE INTO staged (owner, container, position, path, identity, boot_id, since_wall, "
+    "since_boot) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+constexpr const char* erase_staged_sql =
+    "DELETE FROM staged WHERE owner = ? AND container = ? AND position = ?";
 constexpr const char* put_foreign_sql =
     "INSERT OR REPLACE INTO foreign_holders (driver, volume, mount_point, evidence, boot_id, since_wall, "
     "since_boot) "
@@ -106,6 +117,7 @@ Status Transaction::put(const ContainerRow& row) {
     } else {
       bind.null().null().null();
     }
+    bind(row.watch);
     statement.exec();
   });
 }
@@ -135,6 +147,7 @@ Status Transaction::put(const MountRow& row) {
     } else {
       bind.null().null();
     }
+    bind(row.note);
     statement.exec();
   });
 }
@@ -176,6 +189,29 @@ Status Transaction::erase_debt(const VolumeKey& volume) {
   return guarded("erase a debt", [&] {
     auto& statement = connection_->statement(erase_debt_sql);
     Binder{statement}(volume);
+    statement.exec();
+  });
+}
+
+Status Transaction::put(const StagedRow& row) {
+  return guarded("write a staged mount", [&] {
+    auto& statement = connection_->statement(put_staged_sql);
+    Binder bind(statement);
+    bind(row.container)(std::int64_t{row.position})(row.path);
+    if (row.identity) {
+      bind(to_json(*row.identity));
+    } else {
+      bind.null();
+    }
+    bind(row.since);
+    statement.exec();
+  });
+}
+
+Status Transaction::erase_staged(const ContainerKey& container, unsigned position) {
+  return guarded("erase a staged mount", [&] {
+    auto& statement = connection_->statement(erase_staged_sql);
+    Binder{statement}(container)(std::int64_t{position});
     statement.exec();
   });
 }
@@ -224,7 +260,9 @@ Status Transaction::record(const Event& event) {
   // Never a number again: events that somebody removed from the end leave a gap that the next one shows.
   DVDI_TRY(const std::uint64_t highest, highest_event());
   const std::uint64_t sequence = std::max(head.first, highest) + 1;
-  const std::string body = event_body(event, sequence, *node_id_, head.second, now_.wall);
+  Event named = event;
+  named.peer = caller_;
+  const std::string body = event_body(named, sequence, *node_id_, head.second, now_.wall);
   return guarded("write an event", [&] {
     auto& statement = connection_->statement(event_sql);
     Binder{statement}(static_cast<std::int64_t>(sequence))(body)(sha256_hex(body));

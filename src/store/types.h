@@ -55,8 +55,10 @@ struct ContainerRow {
   Attribution attribution;
   std::string directory;  // the sandbox; made by us if `directory_is_ours`
   bool directory_is_ours = false;
-  ProcessIdentity engine;               // the process that works on it
+  ProcessIdentity
+      engine;  // the process that works on it: the engine's, or that of the client who asked for it
   std::optional<ProcessIdentity> init;  // the task's first process, from isolate on
+  bool watch = false;                   // a daemon cleans it up when that process has ended
   Moment since;
   std::optional<Moment> ended;
 };
@@ -74,12 +76,15 @@ struct MountRow {
   std::string mount_id;  // the protocol's ID
   MountState state = MountState::mounting;
   // In `unknown`: which call's outcome it is; `refused` is an Unmount that the driver answered with an error
-  // (or that we did not make): the mount is still whole.
-  enum class Pending { none, mount, unmount, refused } pending = Pending::none;
+  // (or that we did not make): the mount is still whole. `lost`: it was mounted, and then it vanished from
+  // the kernel's table, or the server behind it is gone. `found`: a mount that was there when the books were
+  // rebuilt.
+  enum class Pending { none, mount, unmount, refused, lost, found } pending = Pending::none;
   std::string mount_point;                 // as the driver gave it, once it did
   std::optional<StoredIdentity> identity;  // absent for a plain directory
   Moment since;                            // of the last transition
   std::optional<Moment> mounted_since;
+  std::string note;  // why it is `unknown`, one sentence, where a person should know
 };
 
 struct ReferenceRow {
@@ -102,6 +107,16 @@ struct DebtRow {
   std::string last_error;
   Moment next_try;
   bool parked = false;
+};
+
+// A mount of our own that another launcher binds by path: one container volume, verified and with its flags,
+// at `path` below the state directory. Goes with the container.
+struct StagedRow {
+  ContainerKey container;
+  unsigned position = 0;  // of the mount in the container's launch info
+  std::string path;
+  std::optional<StoredIdentity> identity;  // absent: intended, not yet known to be made
+  Moment since;
 };
 
 struct ForeignRow {

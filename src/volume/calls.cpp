@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cctype>
 
+#include "base/failpoint.h"
+
 namespace dvdi::volume {
 
 namespace {
@@ -88,7 +90,10 @@ auto Calls::bounded(const Context& context, const VolumeKey& volume, driver::Ope
   } const leave{at};
   auto driver = drivers_.find(limited, volume.driver);
   if (!driver) return fail(named(std::move(driver).error(), volume, operation, Outcome::not_sent));
+  const auto what = fmt::format("{} {}", driver::operation_name(operation), volume.text());
+  failpoint("driver.call.before", what);
   auto result = work(limited, **driver);
+  failpoint("driver.call.after", what);
   if (!result) return fail(named(std::move(result).error(), volume, operation, Outcome::unknown));
   return result;
 }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <set>
 
 #include "base/sync.h"
 #include "volume/books.h"
@@ -108,7 +109,12 @@ Status Manager::State::mark_prepared_if_all_mounted(Transaction& transaction, co
 Result<std::vector<Mounted>> Manager::acquire(const Context& context, const Holder& holder,
                                               const std::vector<Request>& requests) {
   State& state = *state_;
-  DVDI_TRY(const ProcessIdentity engine, identify_process(::getpid()));
+  ProcessIdentity engine;
+  if (holder.worker) {
+    engine = *holder.worker;
+  } else {
+    DVDI_TRY(engine, identify_process(::getpid()));
+  }
   DVDI_TRY(const MountTable table, MountTable::read());
   std::vector<std::optional<MountRow>> ours;
   bool known = false;
@@ -193,7 +199,8 @@ Result<std::vector<Mounted>> Manager::acquire(const Context& context, const Hold
   return first;
 }
 
-Status Manager::started(const Context& context, const ContainerKey& key, const ProcessIdentity& init) {
+Status Manager::started(const Context& context, const ContainerKey& key, const ProcessIdentity& init,
+                        bool watch) {
   return state_->write(
       context, fmt::format("record the process of container {}", key.text()),
       [&](Transaction& transaction) -> Status {
@@ -206,6 +213,7 @@ Status Manager::started(const Context& context, const ContainerKey& key, const P
                                      row ? container_state_name(row->state) : "not known")};
         }
         row->init = init;
+        row->watch = watch;
         return change_container(transaction, *row, ContainerState::running, context.trace_id());
       });
 }
@@ -354,9 +362,10 @@ Result<std::vector<ContainerKey>> Manager::dead_containers(const Context& contex
   return dead;
 }
 
-Result<Recovered> Manager::recover(const Context& context, const std::string& owner,
-                                   const std::vector<std::string>& live,
-                                   const std::vector<std::string>& orphans, bool may_unmount) {
+Result<Recovered> Manager::recover(const Context& context, const RecoverRequest& request, bool may_unmount) {
+  const std::string& owner = request.owner;
+  std::set<std::string> named(request.orphans.begin(), request.orphans.end());
+  for (const LiveContainer& one : request.live) named.insert(one.id);
   Recovered recovered;
   std::vector<ContainerRow> containers;
   DVDI_CHECK(state_->read(context, "read the containers", [&](Reader& reader) -> Status {
@@ -366,10 +375,7 @@ Result<Recovered> Manager::recover(const Context& context, const std::string& ow
   DVDI_TRY(const auto dead, dead_containers(context, owner));
   for (const ContainerRow& row : containers) {
     if (row.key.owner != owner || row.state == ContainerState::ended) continue;
-    if (std::ranges::find(live, row.key.id) != live.end() ||
-        std::ranges::find(orphans, row.key.id) != orphans.end()) {
-      continue;
-    }
+    if (named.contains(row.key.id)) continue;
     if (std::ranges::find(dead, row.key) == dead.end()) {
       recovered.kept.push_back(row.key.id);
       continue;
@@ -427,6 +433,20 @@ Status Manager::create_volume(const Context& context, const VolumeKey& volume,
                      [&](Transaction& transaction) {
                        return note_volume(transaction, volume, true, size_of(options), context.trace_id());
                      });
+}
+
+Result<Release> Manager::release_volume(const Context& context, const VolumeKey& volume, bool dry_run) {
+  static_cast<void>(context);
+  static_cast<void>(dry_run);
+  return Error{
+      .code = Code::unsupported, .message = "not yet", .driver = volume.driver, .volume = volume.name};
+}
+
+std::vector<DriverStatus> Manager::drivers(const std::vector<std::string>& names) {
+  std::vector<DriverStatus> all;
+  for (const std::string& name : names)
+    all.push_back({.name = name, .calls_at_once = state_->policy.calls_per_driver});
+  return all;
 }
 
 }  // namespace dvdi::volume

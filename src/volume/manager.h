@@ -49,6 +49,9 @@ struct Holder {
   Attribution attribution;
   std::string directory;
   bool directory_is_ours = false;
+  // The process that works on it until its task's init is known: the client's, where a daemon does it for one
+  // that launches itself. Absent: this process.
+  std::optional<ProcessIdentity> worker = {};
 };
 
 // A volume that is mounted for a container.
@@ -64,10 +67,45 @@ struct Owed {
   std::string reason;
 };
 
+// A container that its owner says is alive, as of Mesos' recover. What it refers to counts only where the
+// ledger does not know it (any more).
+struct LiveContainer {
+  std::string id;
+  pid_t init = 0;  // 0: not known
+  std::string directory;
+  Attribution attribution;
+  std::vector<Request> volumes;
+};
+
+struct RecoverRequest {
+  std::string owner;
+  bool complete = true;  // the lists name every container of that owner
+  std::vector<LiveContainer> live;
+  std::vector<std::string> orphans;  // ids that the owner will clean up later
+};
+
 struct Recovered {
   std::vector<std::string> dropped;  // ids of containers that were proved dead and released
   std::vector<std::string> kept;     // unknown orphans without that proof
   std::vector<Owed> owed;
+};
+
+// What becomes of a volume that is released by hand, or would become of it.
+struct Release {
+  std::vector<std::string> steps;  // one sentence each, in order
+  bool done = false;               // nothing of it is mounted or owed any more
+  std::string left;                // why not, if it is not done
+};
+
+// How the calls to one driver went since this manager was made.
+struct DriverStatus {
+  std::string name;
+  unsigned running = 0;        // calls at this moment
+  unsigned waiting = 0;        // calls that wait for a free place
+  unsigned calls_at_once = 0;  // the limit on `running`
+  std::uint64_t calls = 0, errors = 0, timeouts = 0;
+  std::string last_error;  // "" if there was none
+  std::optional<WallTime> last_error_time;
 };
 
 // What the isolator chain needs. Thread-safe. Calls for one container must come one at a time (the chain sees
@@ -85,7 +123,9 @@ class Holdings {
                                                const std::vector<Request>& requests) = 0;
 
   // The container's init process, recorded durably before anything of the task runs.
-  virtual Status started(const Context& context, const ContainerKey& key, const ProcessIdentity& init) = 0;
+  // `watch`: a daemon cleans the container up when that process has ended.
+  virtual Status started(const Context& context, const ContainerKey& key, const ProcessIdentity& init,
+                         bool watch) = 0;
 
   // Ends the container: its references go, volumes that nobody else refers to are unmounted. An error means
   // that the references are still there (the ledger could not be written); an unmount that failed is owed and
@@ -101,12 +141,11 @@ class Holdings {
     return release(context, key, keep_mounted);
   }
 
-  // Containers of `owner` that are neither live nor orphans are released with proof that they are dead: their
-  // process (init; the engine that prepared it, before there is one) is gone. Without `may_unmount` the books
-  // are put right and nothing is unmounted.
-  virtual Result<Recovered> recover(const Context& context, const std::string& owner,
-                                    const std::vector<std::string>& live,
-                                    const std::vector<std::string>& orphans, bool may_unmount) = 0;
+  // Containers of `request.owner` that are neither live nor orphans are released with proof that they are
+  // dead: their process (init; the engine that prepared it, before there is one) is gone. Without
+  // `may_unmount` the books are put right and nothing is unmounted. Calls no driver but to unmount.
+  virtual Result<Recovered> recover(const Context& context, const RecoverRequest& request,
+                                    bool may_unmount) = 0;
 };
 
 // Thread-safe.
@@ -123,14 +162,13 @@ class Manager final : public Holdings {
 
   Result<std::vector<Mounted>> acquire(const Context& context, const Holder& holder,
                                        const std::vector<Request>& requests) override;
-  Status started(const Context& context, const ContainerKey& key, const ProcessIdentity& init) override;
+  Status started(const Context& context, const ContainerKey& key, const ProcessIdentity& init,
+                 bool watch) override;
   Result<std::vector<Owed>> release(const Context& context, const ContainerKey& key,
                                     const std::string& keep_mounted) override;
   Result<std::vector<Owed>> abandon(const Context& context, const ContainerKey& key,
                                     const std::string& keep_mounted, const std::string& why) override;
-  Result<Recovered> recover(const Context& context, const std::string& owner,
-                            const std::vector<std::string>& live, const std::vector<std::string>& orphans,
-                            bool may_unmount) override;
+  Result<Recovered> recover(const Context& context, const RecoverRequest& request, bool may_unmount) override;
 
   // Rows of another boot end: mounts, references, containers, debts. First thing of an engine.
   Status forget_other_boots(const Context& context);
@@ -145,6 +183,11 @@ class Manager final : public Holdings {
   // failed_precondition while it is in use, mounted, or an unmount is owed.
   Status remove_volume(const Context& context, const VolumeKey& volume);
   Status create_volume(const Context& context, const VolumeKey& volume, const driver::Options& options);
+  // Pays the owed or parked unmount of a volume by hand, or takes away a mount that nobody refers to; with
+  // `dry_run` only says what it would do. failed_precondition while a container refers to the volume.
+  Result<Release> release_volume(const Context& context, const VolumeKey& volume, bool dry_run);
+  // Of the drivers that are named, and of all others that were called.
+  std::vector<DriverStatus> drivers(const std::vector<std::string>& names);
 
  private:
   struct State;

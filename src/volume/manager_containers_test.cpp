@@ -95,21 +95,21 @@ TEST_F(ManagerContainers, AContainerWithoutVolumesIsPreparedAndEnds) {
 TEST_F(ManagerContainers, OnlyAPreparedOneIsStarted) {
   const auto self = identify_process(::getpid());
   ASSERT_TRUE(self);
-  const auto unknown = manager->started(context(), container("c1"), *self);
+  const auto unknown = manager->started(context(), container("c1"), *self, false);
   ASSERT_FALSE(unknown);
   EXPECT_EQ(unknown.error().code, Code::failed_precondition);
   ASSERT_TRUE(acquire("c1", {want("a")}));
-  ASSERT_TRUE(manager->started(context(), container("c1"), *self));
+  ASSERT_TRUE(manager->started(context(), container("c1"), *self, false));
   EXPECT_EQ(container_row("c1")->state, ContainerState::running);
   EXPECT_EQ(container_row("c1")->init, *self);
   const auto written = events();
-  ASSERT_TRUE(manager->started(context(), container("c1"), *self)) << "repeated";
+  ASSERT_TRUE(manager->started(context(), container("c1"), *self, false)) << "repeated";
   EXPECT_EQ(events(), written);
   ProcessIdentity other = *self;
   ++other.start_ticks;
-  EXPECT_FALSE(manager->started(context(), container("c1"), other));
+  EXPECT_FALSE(manager->started(context(), container("c1"), other, false));
   ASSERT_TRUE(release("c1"));
-  EXPECT_FALSE(manager->started(context(), container("c1"), *self));
+  EXPECT_FALSE(manager->started(context(), container("c1"), *self, false));
 }
 
 TEST_F(ManagerContainers, ExclusiveAccessIsRefusedWithTheNameOfTheHolder) {

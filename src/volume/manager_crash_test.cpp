@@ -95,7 +95,7 @@ TEST_F(ManagerCrash, AContainerWhoseTaskStillRunsKeepsItsVolumes) {
   ASSERT_TRUE(acquire("c1", {want("a")}));
   const auto self = identify_process(::getpid());
   ASSERT_TRUE(self);
-  ASSERT_TRUE(manager->started(context(), container("c1"), *self));
+  ASSERT_TRUE(manager->started(context(), container("c1"), *self, false));
   bury("c1");
   restart();
   static_cast<void>(recover());
@@ -110,7 +110,8 @@ TEST_F(ManagerCrash, KilledAnywhereAndAgainInTheRecovery) {
   const auto life = [&] {
     const auto first = acquire("c1", {want("a")});
     ASSERT_TRUE(first) << first.error().text();
-    ASSERT_TRUE(manager->started(context(), container("c1"), {.pid = 1, .start_ticks = 1, .boot_id = "x"}));
+    ASSERT_TRUE(
+        manager->started(context(), container("c1"), {.pid = 1, .start_ticks = 1, .boot_id = "x"}, false));
     ASSERT_TRUE(release("c1"));
   };
   unsigned lives = 0;
@@ -201,11 +202,12 @@ TEST_F(ManagerCrash, RecoverDropsOnlyWhatIsProvedDeadAndItsOwn) {
   ASSERT_TRUE(acquire("live", {want("c")}));
   ASSERT_TRUE(acquire("orphan", {want("d")}));
   for (const char* id : {"c1", "live", "orphan"}) bury(id);
-  const auto other = manager->recover(context(), "somebody else", {}, {}, true);
+  const auto other = manager->recover(context(), {.owner = "somebody else"}, true);
   ASSERT_TRUE(other);
   EXPECT_THAT(other->dropped, IsEmpty());
   EXPECT_THAT(other->kept, IsEmpty());
-  const auto recovered = manager->recover(context(), "run", {"live"}, {"orphan"}, true);
+  const auto recovered =
+      manager->recover(context(), {.owner = "run", .live = {{.id = "live"}}, .orphans = {"orphan"}}, true);
   ASSERT_TRUE(recovered) << recovered.error().text();
   EXPECT_THAT(recovered->dropped, ElementsAre("c1"));
   EXPECT_THAT(recovered->kept, ElementsAre("alive"));
@@ -218,7 +220,7 @@ TEST_F(ManagerCrash, RecoverDropsOnlyWhatIsProvedDeadAndItsOwn) {
 TEST_F(ManagerCrash, RecoverThatMayNotUnmountPutsTheBooksRightAndOwes) {
   ASSERT_TRUE(acquire("c1", {want("a")}));
   bury("c1");
-  const auto recovered = manager->recover(context(), "run", {}, {}, false);
+  const auto recovered = manager->recover(context(), {.owner = "run"}, false);
   ASSERT_TRUE(recovered);
   EXPECT_THAT(recovered->dropped, ElementsAre("c1"));
   EXPECT_EQ(recovered->owed.size(), 1U);
