@@ -10,12 +10,19 @@
 
 namespace dvdi {
 
+// Who may ask, and for what: docs/access.md.
+struct AccessSettings {
+  std::string group;        // name or number; its members may ask the daemon. "": root alone
+  std::string policy_file;  // "": none
+};
+
 struct Config {
   std::string state_dir = "/var/lib/dvdi";
   // How long a command that starts may take to settle what killed ones left behind; what is not done by then
   // is left to the next command.
   Duration settle_budget = std::chrono::seconds(5);
   std::string sandbox_in_container = "/mnt/mesos/sandbox";
+  AccessSettings access;
   volume::Policy volumes;
   driver::docker::PluginCatalog::Config docker;
 };

@@ -27,6 +27,9 @@ TEST(Config, EveryKey) {
 state_dir = "/x"
 settle_budget = "500ms"
 sandbox_in_container = "/sandbox"
+[access]
+group = "dvdi"
+policy_file = "/etc/dvdi/policy.toml"
 [deadlines]
 mount = 5
 unmount = "2m"
@@ -52,6 +55,8 @@ plain_directories = true
   EXPECT_EQ(config->state_dir, "/x");
   EXPECT_EQ(config->settle_budget, milliseconds(500));
   EXPECT_EQ(config->sandbox_in_container, "/sandbox");
+  EXPECT_EQ(config->access.group, "dvdi");
+  EXPECT_EQ(config->access.policy_file, "/etc/dvdi/policy.toml");
   EXPECT_EQ(config->volumes.mount_deadline, seconds(5));
   EXPECT_EQ(config->volumes.unmount_deadline, minutes(2));
   EXPECT_EQ(config->volumes.call_deadline, seconds(7));
@@ -84,6 +89,9 @@ TEST(Config, ErrorsNameFileLineAndKey) {
   EXPECT_THAT(message("[limits]\ncalls_per_driver = -1"), HasSubstr("whole number"));
   EXPECT_THAT(message("[driver.x]\ny = 1"), HasSubstr("unknown key driver.x.y"));
   EXPECT_THAT(message("state_dir = "), HasSubstr("not TOML"));
+  EXPECT_THAT(message("[access]\ngroup = \"x\""), HasSubstr("no error"));
+  EXPECT_THAT(message("[access]\npolicy_file = \"x\""),
+              HasSubstr("access.policy_file must be an absolute path"));
 }
 
 TEST(Config, TheStateDirectoryOfTheCallerGoesFirstAndIsMadeAbsolute) {
