@@ -41,10 +41,14 @@ bool library_ready() {
 
 // What the callbacks of one transfer share. All of them run on the calling thread.
 struct Transfer {
-  explicit Transfer(const Limits& own_limits) : limits(&own_limits) {}
+  Transfer(const Limits& own_limits, const OnPiece* own_on_piece)
+      : limits(&own_limits), on_piece(own_on_piece) {}
 
   const Limits* limits;
-  std::string unix_path;  // "": TCP
+  const OnPiece* on_piece;  // nullptr: the body is kept
+  CURL* handle = nullptr;   // knows the status while the body comes in
+  bool stopped = false;     // by on_piece
+  std::string unix_path;    // "": TCP
   bool sending = false;
   bool body_too_long = false;
   bool header_too_long = false;
@@ -55,6 +59,14 @@ struct Transfer {
 std::size_t on_body(char* data, std::size_t size, std::size_t count, void* user) {
   auto& transfer = *static_cast<Transfer*>(user);
   const std::size_t bytes = size * count;
+  if (transfer.on_piece != nullptr) {
+    long status = 0;
+    if (curl_easy_getinfo(transfer.handle, CURLINFO_RESPONSE_CODE, &status) != CURLE_OK) status = 0;
+    if (status >= 200 && status < 300) {
+      transfer.stopped = !(*transfer.on_piece)(std::string_view(data, bytes));
+      return transfer.stopped ? CURL_WRITEFUNC_ERROR : bytes;
+    }
+  }
   if (bytes > transfer.limits->body_bytes - transfer.body.size()) {
     transfer.body_too_long = true;
     return CURL_WRITEFUNC_ERROR;
@@ -176,6 +188,7 @@ bool configure(const Easy& easy, const Endpoint& endpoint, const Request& reques
     set(easy, CURLOPT_POSTFIELDS, request.body.data(), ok);
     set(easy, CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(request.body.size()), ok);
   }
+  if (request.method == Method::del) set(easy, CURLOPT_CUSTOMREQUEST, "DELETE", ok);
   set_text(easy, CURLOPT_UNIX_SOCKET_PATH, transfer.unix_path, ok);
   set(easy, CURLOPT_OPENSOCKETFUNCTION, &on_open_socket, ok);
   set(easy, CURLOPT_SSLVERSION, long{CURL_SSLVERSION_TLSv1_2}, ok);
@@ -275,19 +288,15 @@ Status check_request(const Endpoint& endpoint, const Request& request) {
   return {};
 }
 
-}  // namespace
-
-std::string Endpoint::text() const { return unix_socket.empty() ? url : "unix://" + unix_socket; }
-
-Result<Response> send(const Context& context, const Endpoint& endpoint, const Request& request,
-                      const Limits& limits) {
+Result<Response> call(const Context& context, const Endpoint& endpoint, const Request& request,
+                      const Limits& limits, const OnPiece* on_piece) {
   DVDI_CHECK(check_request(endpoint, request));
   if (auto ended = context.check(printable(endpoint.text())); !ended) {
     Error error = std::move(ended).error();
     error.outcome = Outcome::not_sent;
     return error;
   }
-  Transfer transfer(limits);
+  Transfer transfer(limits, on_piece);
   if (!library_ready()) return internal_failure(transfer, endpoint, "libcurl cannot be initialised");
   const SigpipeBlock no_sigpipe;
 
@@ -309,17 +318,33 @@ Result<Response> send(const Context& context, const Endpoint& endpoint, const Re
       !configure(easy, endpoint, request, url, list.get(), error_text.data(), transfer)) {
     return internal_failure(transfer, endpoint, "libcurl refuses the request's settings");
   }
+  transfer.handle = easy.get();
   const Membership membership(multi.get(), easy.get());
   if (!membership.joined()) return internal_failure(transfer, endpoint, "libcurl refuses the request");
 
   DVDI_TRY(const CURLcode code, run(context, multi.get(), transfer, endpoint));
-  if (code != CURLE_OK) return failure_of_curl(code, easy, error_text.data(), transfer, endpoint);
+  if (code != CURLE_OK && !transfer.stopped)
+    return failure_of_curl(code, easy, error_text.data(), transfer, endpoint);
   Response response;
   if (curl_easy_getinfo(easy.get(), CURLINFO_RESPONSE_CODE, &response.status) != CURLE_OK) {
     return internal_failure(transfer, endpoint, "libcurl does not know the answer's status");
   }
   response.body = std::move(transfer.body);
   return response;
+}
+
+}  // namespace
+
+std::string Endpoint::text() const { return unix_socket.empty() ? url : "unix://" + unix_socket; }
+
+Result<Response> send(const Context& context, const Endpoint& endpoint, const Request& request,
+                      const Limits& limits) {
+  return call(context, endpoint, request, limits, nullptr);
+}
+
+Result<Response> stream(const Context& context, const Endpoint& endpoint, const Request& request,
+                        const Limits& limits, const OnPiece& on_piece) {
+  return call(context, endpoint, request, limits, &on_piece);
 }
 
 }  // namespace dvdi::http

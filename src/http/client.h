@@ -4,7 +4,9 @@
 
 #include <chrono>
 #include <cstddef>
+#include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/context.h"
@@ -28,7 +30,7 @@ struct Endpoint {
   std::string text() const;
 };
 
-enum class Method { get, post };
+enum class Method { get, post, del };
 
 struct Request {
   Method method = Method::get;
@@ -59,5 +61,14 @@ struct Limits {
 //   deadline_exceeded, cancelled: not_sent before the request went out, unknown after
 Result<Response> send(const Context& context, const Endpoint& endpoint, const Request& request,
                       const Limits& limits = {});
+
+// The next piece of an answer, as it came in; false: that was enough.
+using OnPiece = std::function<bool(std::string_view piece)>;
+
+// As send(), for an answer that is long or has no end: the body of a 2xx goes to `on_piece` as it arrives, is
+// kept nowhere and has no limit; the response has an empty body. Another answer comes whole, as from send().
+// A stop by `on_piece` is a success.
+Result<Response> stream(const Context& context, const Endpoint& endpoint, const Request& request,
+                        const Limits& limits, const OnPiece& on_piece);
 
 }  // namespace dvdi::http

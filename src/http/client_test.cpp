@@ -194,6 +194,65 @@ TEST_F(HttpClient, GetsOverTcp) {
   EXPECT_EQ(answer->body, "abc");
 }
 
+TEST_F(HttpClient, DeletesWithoutABody) {
+  auto& server = serve_text("HTTP/1.1 204 No Content\r\n\r\n");
+  const auto answer = send(context(), endpoint(), {.method = Method::del, .path = "/v"});
+  ASSERT_TRUE(answer) << answer.error().text();
+  EXPECT_EQ(answer->status, 204);
+  server.stop();
+  EXPECT_THAT(server.request(),
+              AllOf(testing::StartsWith("DELETE /v HTTP/1.1\r\n"), testing::EndsWith("\r\n\r\n")));
+}
+
+TEST_F(HttpClient, StreamsAnAnswerUntilTheCallerHasEnough) {
+  // Each piece is sent only after the one before it was taken: the client does not wait for the end.
+  std::counting_semaphore<> taken(1);
+  serve([&](int connection) {
+    Server::say(connection, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    for (int i = 0; i < 3; ++i) {
+      taken.acquire();
+      Server::say(connection, fmt::format("2\r\n{}\n\r\n", i));
+    }
+    Server::hang(connection);
+  });
+  std::vector<std::string> pieces;
+  const auto answer = stream(context(), endpoint(), {}, {.body_bytes = 1}, [&](std::string_view piece) {
+    pieces.emplace_back(piece);
+    taken.release();
+    return pieces.size() < 3;
+  });
+  ASSERT_TRUE(answer) << answer.error().text();
+  EXPECT_EQ(answer->status, 200);
+  EXPECT_EQ(answer->body, "");
+  EXPECT_THAT(pieces, testing::ElementsAre("0\n", "1\n", "2\n"));
+}
+
+TEST_F(HttpClient, AStreamEndsWithTheAnswerOrSaysThatItBroke) {
+  std::string all;
+  const auto take = [&](std::string_view piece) {
+    all += piece;
+    return true;
+  };
+  serve_text("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc");
+  const auto whole = stream(context(), endpoint(), {}, {}, take);
+  ASSERT_TRUE(whole) << whole.error().text();
+  EXPECT_EQ(all, "abc");
+  server_.reset();
+  std::filesystem::remove(socket_path());
+  serve_text("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n");
+  expect_error(stream(context(), endpoint(), {}, {}, take), Code::io, Outcome::unknown);
+}
+
+TEST_F(HttpClient, AnErrorInsteadOfAStreamComesWhole) {
+  serve_text("HTTP/1.1 400 Bad Request\r\nContent-Length: 4\r\n\r\nwhy?");
+  bool called = false;
+  const auto answer = stream(context(), endpoint(), {}, {}, [&](std::string_view) { return called = true; });
+  ASSERT_TRUE(answer) << answer.error().text();
+  EXPECT_EQ(answer->status, 400);
+  EXPECT_EQ(answer->body, "why?");
+  EXPECT_FALSE(called);
+}
+
 TEST_F(HttpClient, NobodyThereIsUnavailableAndNotSent) {
   expect_error(send(context(), endpoint(), {}), Code::unavailable, Outcome::not_sent);  // no file
   {
