@@ -56,9 +56,9 @@ struct InspectCommand {
 };
 struct EventsCommand {
   bool follow = false;
-  std::optional<std::uint64_t> after = {};                  // only events with a larger sequence number
-  std::optional<WallTime> since = {};                       // only events that are not older
-  Duration poll_interval = std::chrono::milliseconds(200);  // of `follow`
+  std::optional<std::uint64_t> after = {};  // only events with a larger sequence number
+  std::optional<WallTime> since = {};       // only events that are not older
+  Duration wait = std::chrono::seconds(1);  // of `follow`: then it looks whether its reader is still there
 };
 struct EventsVerifyCommand {};
 struct UsageCommand {

@@ -4,38 +4,11 @@
 #include "base/text.h"
 #include "cli/commands.h"
 #include "cli/table.h"
+#include "daemon/wire.h"
 
 namespace dvdi::cli {
 
 namespace {
-
-json::value text_or_null(const std::string& text) { return text.empty() ? json::value() : json::value(text); }
-
-json::object container_json(const ContainerView& view) {
-  json::object labels;
-  for (const auto& [key, value] : view.labels) labels[key] = value;
-  json::array volumes;
-  for (const auto& one : view.volumes) {
-    volumes.push_back(json::object{{"driver", one.driver},
-                                   {"name", one.name},
-                                   {"container_path", text_or_null(one.container_path)},
-                                   {"mode", one.mode}});
-  }
-  return json::object{{"owner", view.owner},
-                      {"id", view.id},
-                      {"state", view.state},
-                      {"pid", view.pid == 0 ? json::value() : json::value(view.pid)},
-                      {"since", view.since},
-                      {"ended", text_or_null(view.ended)},
-                      {"framework", text_or_null(view.framework)},
-                      {"role", text_or_null(view.role)},
-                      {"principal", text_or_null(view.principal)},
-                      {"task_id", text_or_null(view.task_id)},
-                      {"task_name", text_or_null(view.task_name)},
-                      {"user", text_or_null(view.user)},
-                      {"labels", std::move(labels)},
-                      {"volumes", std::move(volumes)}};
-}
 
 std::string volume_list_text(const ContainerView& view) {
   std::string out;
@@ -79,7 +52,7 @@ Result<int> ps(const Context& context, Api& api, const PsCommand& command, Scree
   DVDI_TRY(const std::vector<ContainerView> containers, api.containers(context, command.all));
   if (screen.format == Format::json) {
     json::array all;
-    for (const ContainerView& one : containers) all.push_back(container_json(one));
+    for (const ContainerView& one : containers) all.push_back(wire::to_json(one));
     DVDI_CHECK(screen.out.write_json(json::object{{"containers", std::move(all)}}));
     return 0;
   }
@@ -96,7 +69,7 @@ Result<int> ps(const Context& context, Api& api, const PsCommand& command, Scree
 Result<int> inspect(const Context& context, Api& api, const InspectCommand& command, Screen& screen) {
   DVDI_TRY(const ContainerView view, api.container(context, command.container));
   if (screen.format == Format::json) {
-    DVDI_CHECK(screen.out.write_json(container_json(view)));
+    DVDI_CHECK(screen.out.write_json(wire::to_json(view)));
   } else {
     DVDI_CHECK(screen.out.write(details(view)));
   }

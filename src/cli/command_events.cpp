@@ -6,6 +6,7 @@
 #include "base/time_text.h"
 #include "cli/commands.h"
 #include "cli/table.h"
+#include "daemon/wire.h"
 
 namespace dvdi::cli {
 
@@ -49,8 +50,8 @@ class Printer {
   Printer(const EventsCommand& command, Screen& screen)
       : screen_(screen), after_(command.after.value_or(0)), since_(command.since) {}
 
-  // Everything that is there and was not shown yet.
-  Status print_new(const Context& context, Api& api) {
+  // Everything that is there and was not shown yet. If that is nothing, waits up to `wait` for something.
+  Status print_new(const Context& context, Api& api, Duration wait) {
     if (!titled_ && screen_.format == Format::table) {
       DVDI_CHECK(screen_.out.write(
           line_of("TIME", "TYPE", "VOLUME", "CONTAINER", "ERROR OR REASON", screen_.width.has_value())));
@@ -58,10 +59,11 @@ class Printer {
     titled_ = true;
     for (;;) {
       DVDI_TRY(const std::vector<EventView> found,
-               api.events(context.with_timeout(page_timeout), after_, page));
+               api.events(context.with_timeout(page_timeout), after_, page, wait));
       for (const EventView& one : found) {
         DVDI_CHECK(print(one));
         after_ = one.sequence;
+        wait = {};
       }
       // A page that is not full may have been cut for its size: only an empty one is the end.
       if (found.empty()) return screen_.out.flush();
@@ -92,10 +94,10 @@ class Printer {
 
 Result<int> events(const Context& context, Api& api, const EventsCommand& command, Screen& screen) {
   Printer printer(command, screen);
-  DVDI_CHECK(printer.print_new(context, api));
+  DVDI_CHECK(printer.print_new(context, api, {}));
   while (command.follow && !screen.out.reader_gone()) {
-    DVDI_CHECK(pause(context, command.poll_interval, "waiting for events"));
-    DVDI_CHECK(printer.print_new(context, api));
+    DVDI_CHECK(printer.print_new(context, api, command.wait));
+    DVDI_CHECK(context.check("waiting for events"));
   }
   return 0;
 }
@@ -106,17 +108,13 @@ Result<int> events_verify(const Context& context, Api& api, Screen& screen) {
     // Damage is a result of this command; that it could not look is an error like any other.
     if (screen.format == Format::json && verified.error().code == Code::corrupted) {
       DVDI_CHECK(
-          screen.out.write_json(json::object{{"intact", false}, {"error", error_json(verified.error())}}));
+          screen.out.write_json(json::object{{"intact", false}, {"error", wire::to_json(verified.error())}}));
       return exit_failed;
     }
     return fail(verified.error());
   }
   if (screen.format == Format::json) {
-    DVDI_CHECK(screen.out.write_json(json::object{{"intact", true},
-                                                  {"count", verified->count},
-                                                  {"first", verified->first},
-                                                  {"last", verified->last},
-                                                  {"head", verified->head}}));
+    DVDI_CHECK(screen.out.write_json(wire::to_json(*verified)));
     return 0;
   }
   DVDI_CHECK(screen.out.write(

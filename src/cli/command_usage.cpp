@@ -1,24 +1,16 @@
 #include <fmt/format.h>
 
 #include <cctype>
-#include <cmath>
 
 #include "base/json.h"
 #include "base/time_text.h"
 #include "cli/commands.h"
 #include "cli/table.h"
+#include "daemon/wire.h"
 
 namespace dvdi::cli {
 
 namespace {
-
-// Whole numbers as such: 3600 instead of 3.6E3.
-json::value number(double value) {
-  if (std::nearbyint(value) == value && std::abs(value) < 9007199254740992.0) {
-    return static_cast<std::int64_t>(value);
-  }
-  return value;
-}
 
 json::value time_or_null(const std::optional<WallTime>& time) {
   return time ? json::value(rfc3339(*time)) : json::value();
@@ -38,16 +30,7 @@ Result<int> usage(const Context& context, Api& api, const UsageCommand& command,
            api.usage(context, {.by = command.by, .since = command.since, .until = command.until}));
   if (screen.format == Format::json) {
     json::array all;
-    for (const UsageRow& row : rows) {
-      all.push_back(json::object{{"group", row.group},
-                                 {"referenced_seconds", number(row.referenced_seconds)},
-                                 {"mounted_seconds", number(row.mounted_seconds)},
-                                 {"provisioned_seconds", number(row.provisioned_seconds)},
-                                 {"referenced_gib_hours", number(row.referenced_gib_hours)},
-                                 {"mounted_gib_hours", number(row.mounted_gib_hours)},
-                                 {"provisioned_gib_hours", number(row.provisioned_gib_hours)},
-                                 {"mounts", row.mounts}});
-    }
+    for (const UsageRow& row : rows) all.push_back(wire::to_json(row));
     DVDI_CHECK(screen.out.write_json(json::object{{"by", command.by},
                                                   {"since", time_or_null(command.since)},
                                                   {"until", time_or_null(command.until)},

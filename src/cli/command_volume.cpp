@@ -5,42 +5,11 @@
 #include "base/time_text.h"
 #include "cli/commands.h"
 #include "cli/table.h"
+#include "daemon/wire.h"
 
 namespace dvdi::cli {
 
 namespace {
-
-json::value text_or_null(const std::string& text) { return text.empty() ? json::value() : json::value(text); }
-
-json::object volume_json(const VolumeView& view) {
-  json::array containers;
-  for (const std::string& one : view.containers) containers.emplace_back(one);
-  json::value owed;
-  if (view.owed) {
-    owed = json::object{{"since", view.owed->since},
-                        {"attempts", view.owed->attempts},
-                        {"last_error", view.owed->last_error},
-                        {"next_try", text_or_null(view.owed->next_try)},
-                        {"parked", view.owed->parked}};
-  }
-  json::value foreign;
-  if (!view.foreign_since.empty()) {
-    foreign = json::object{{"since", view.foreign_since}, {"evidence", view.foreign_evidence}};
-  }
-  return json::object{{"driver", view.driver},
-                      {"name", view.name},
-                      {"state", view.state.empty() ? "absent" : view.state},
-                      {"mount_id", text_or_null(view.mount_id)},
-                      {"mount_point", text_or_null(view.mount_point)},
-                      {"fs_type", text_or_null(view.fs_type)},
-                      {"source", text_or_null(view.source)},
-                      {"since", text_or_null(view.since)},
-                      {"size_bytes", view.size_bytes ? json::value(*view.size_bytes) : json::value()},
-                      {"exclusive", view.exclusive},
-                      {"containers", std::move(containers)},
-                      {"owed", std::move(owed)},
-                      {"foreign", std::move(foreign)}};
-}
 
 std::string owed_text(const VolumeView& view) {
   if (!view.owed) return "-";
@@ -85,7 +54,7 @@ Result<int> volume_list(const Context& context, Api& api, const VolumeListComman
   for (const std::string& warning : found.warnings) say("warning: " + warning);
   if (screen.format == Format::json) {
     json::array volumes;
-    for (const VolumeView& one : found.volumes) volumes.push_back(volume_json(one));
+    for (const VolumeView& one : found.volumes) volumes.push_back(wire::to_json(one));
     json::array warnings;
     for (const std::string& one : found.warnings) warnings.emplace_back(one);
     DVDI_CHECK(screen.out.write_json(
@@ -114,7 +83,7 @@ Result<int> volume_inspect(const Context& context, Api& api, const VolumeInspect
   for (const VolumeName& one : command.volumes) {
     DVDI_TRY(const VolumeView view, api.volume(context, one.driver, one.name));
     if (screen.format == Format::json) {
-      all.push_back(volume_json(view));
+      all.push_back(wire::to_json(view));
     } else {
       if (!text.empty()) text += '\n';
       text += details(view);
@@ -150,7 +119,7 @@ Result<int> volume_remove(const Context& context, Api& api, const VolumeRemoveCo
     }
     if (screen.format == Format::table) say_error(status.error(), screen.format);
     failed.push_back(
-        json::object{{"driver", one.driver}, {"name", one.name}, {"error", error_json(status.error())}});
+        json::object{{"driver", one.driver}, {"name", one.name}, {"error", wire::to_json(status.error())}});
   }
   const int code = failed.empty() ? 0 : exit_failed;
   if (screen.format == Format::json) {

@@ -239,8 +239,8 @@ TEST_F(CommandsTest, FollowShowsWhatComesUntilItIsStopped) {
     if (++calls == 3) scene_.events.push_back(event(1, "T"));
     if (calls == 6) stop.request_stop();
   };
-  const auto result = events(context_.with_stop(stop.get_token()), api_,
-                             {.follow = true, .poll_interval = Duration(1)}, json());
+  const auto result =
+      events(context_.with_stop(stop.get_token()), api_, {.follow = true, .wait = Duration(1)}, json());
   ASSERT_FALSE(result);
   EXPECT_EQ(result.error().code, Code::cancelled);
   EXPECT_THAT(written(), HasSubstr("v1"));
@@ -259,7 +259,7 @@ TEST_F(CommandsTest, FollowEndsWhenTheReaderHasGone) {
   };
   // The deadline only ends a broken test.
   const auto result = events(context_.with_timeout(std::chrono::seconds(30)), api_,
-                             {.follow = true, .poll_interval = Duration(1)}, screen);
+                             {.follow = true, .wait = Duration(1)}, screen);
   EXPECT_TRUE(result);
   EXPECT_EQ(calls, 2U);
 }

@@ -103,7 +103,8 @@ class FakeApi final : public Api {
     if (name == "held") return scene_.removed;
     return {};
   }
-  Result<std::vector<EventView>> events(const Context&, std::uint64_t after, std::size_t limit) override {
+  Result<std::vector<EventView>> events(const Context&, std::uint64_t after, std::size_t limit,
+                                        Duration) override {
     scene_.before_events();
     std::vector<EventView> found;
     for (const EventView& one : scene_.events) {

@@ -7,6 +7,7 @@
 #include <cerrno>
 
 #include "base/json.h"
+#include "daemon/wire.h"
 
 namespace dvdi::cli {
 
@@ -31,20 +32,6 @@ int write_all(int fd, std::string_view text) {
     text.remove_prefix(static_cast<std::size_t>(written));
   }
   return 0;
-}
-
-std::string_view outcome_name(Outcome outcome) {
-  switch (outcome) {
-    case Outcome::none:
-      return "none";
-    case Outcome::not_sent:
-      return "not_sent";
-    case Outcome::refused:
-      return "refused";
-    case Outcome::unknown:
-      return "unknown";
-  }
-  return "none";
 }
 
 }  // namespace
@@ -89,25 +76,11 @@ void say(std::string_view text) {
 
 void say_error(const Error& error, Format format) {
   if (format == Format::json) {
-    const json::object out{{"error", error_json(error)}};
+    const json::object out{{"error", wire::to_json(error)}};
     write_all(STDERR_FILENO, json::serialize(out) + "\n");
     return;
   }
   say(fmt::format("{}: {}", code_name(error.code), error.text()));
-}
-
-boost::json::value error_json(const Error& error) {
-  json::array attached;
-  for (const Error& one : error.attached) attached.push_back(error_json(one));
-  return json::object{{"code", code_name(error.code)},
-                      {"message", error.message},
-                      {"driver", error.driver},
-                      {"volume", error.volume},
-                      {"operation", error.operation},
-                      {"attempt", error.attempt},
-                      {"hint", error.hint},
-                      {"outcome", outcome_name(error.outcome)},
-                      {"attached", std::move(attached)}};
 }
 
 }  // namespace dvdi::cli

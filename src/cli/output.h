@@ -33,7 +33,4 @@ void say(std::string_view text);
 // As `say`; with Format::json as one line {"error": {…}}.
 void say_error(const Error& error, Format format);
 
-// {"code", "message", "driver", "volume", "operation", "attempt", "hint", "outcome", "attached"}
-boost::json::value error_json(const Error& error);
-
 }  // namespace dvdi::cli

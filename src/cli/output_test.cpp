@@ -111,7 +111,7 @@ TEST(ErrorJson, HasEveryMember) {
                     .outcome = Outcome::refused,
                     .attached = {Error{.code = Code::io, .message = "and that"}}};
   EXPECT_EQ(
-      json::serialize(error_json(error)),
+      json::serialize(wire::to_json(error)),
       R"({"code":"driver_error","message":"it said no","driver":"rc","volume":"v","operation":"Mount",)"
       R"("attempt":2,"hint":"ask it","outcome":"refused","attached":[{"code":"io","message":"and that",)"
       R"("driver":"","volume":"","operation":"","attempt":0,"hint":"","outcome":"none","attached":[]}]})");

@@ -54,6 +54,10 @@ struct EventView {
   std::string json;  // one CloudEvent, one line, with its hash
 };
 
+// The container with that id (or OWNER/ID), or the only one whose id begins with it. not_found;
+// invalid_argument where several do.
+Result<ContainerView> pick_container(const std::vector<ContainerView>& all, const std::string& id);
+
 // Thread-safe.
 class Api {
  public:
@@ -110,9 +114,9 @@ class Api {
                                                  const std::string& name, bool dry_run) = 0;
   virtual Result<std::vector<volume::DriverStatus>> drivers(const Context& context) = 0;
 
-  // Events after `sequence`, oldest first, at most `limit`.
+  // Events after number `after`, oldest first, at most `limit`. If there is none, waits up to `wait` for one.
   virtual Result<std::vector<EventView>> events(const Context& context, std::uint64_t after,
-                                                std::size_t limit) = 0;
+                                                std::size_t limit, Duration wait) = 0;
   struct Verified {
     std::uint64_t count = 0, first = 0, last = 0;
     std::string head;  // hash of the last event

@@ -13,6 +13,7 @@
 #include "base/random.h"
 #include "base/sync.h"
 #include "base/text.h"
+#include "daemon/client.h"
 #include "daemon/sandbox.h"
 #include "daemon/views.h"
 #include "isolator/external_volumes.h"
@@ -24,6 +25,8 @@ namespace {
 
 constexpr Duration ask_a_driver =
     std::chrono::seconds(3);  // for a list: a driver that hangs delays it no longer
+constexpr Duration look_for_events = std::chrono::milliseconds(200);
+constexpr Duration look_for_lock = std::chrono::milliseconds(50);
 
 // Tasks of other users reach their own sandbox through it, and nothing else in it is open to them.
 Status make_state_dir(const std::string& path) {
@@ -70,18 +73,33 @@ std::string text_of(const v1::ContainerID& id) {
 
 Engine::~Engine() = default;
 
+// Shared by daemonless commands while they work, and a daemon's alone for its life: it waits for the commands
+// that are at work.
+Status Engine::take_engine_lock(const Context& context) {
+  const std::string path = config_.state_dir + "/engine.lock";
+  for (;;) {
+    DVDI_TRY(auto lock, try_lock_file(path, mode_ == Mode::daemon));
+    if (lock) {
+      engine_lock_ = std::move(*lock);
+      return {};
+    }
+    if (mode_ == Mode::command) {
+      Error error = daemon_away(fmt::format("a daemon owns the state directory {}", config_.state_dir),
+                                Outcome::not_sent);
+      error.hint = "is it starting or ending? It is asked by way of its socket: --socket, DVDI_SOCKET";
+      return error;
+    }
+    DVDI_CHECK(pause(context, look_for_lock,
+                     fmt::format("wait for dvdi commands that work on {}", config_.state_dir)));
+  }
+}
+
 Result<std::unique_ptr<Engine>> Engine::open(const Context& context, const Config& config,
-                                             HelperPool& helpers) {
+                                             HelperPool& helpers, Mode mode) {
   const std::string& dir = config.state_dir;
   DVDI_CHECK(make_state_dir(dir));
-  std::unique_ptr<Engine> engine(new Engine(config, helpers));
-  DVDI_TRY(auto lock, try_lock_file(dir + "/engine.lock", false));
-  if (!lock) {
-    return Error{.code = Code::unavailable,
-                 .message = fmt::format("a daemon owns the state directory {}", dir),
-                 .hint = "stop it, or use another --state-dir"};
-  }
-  engine->engine_lock_ = std::move(*lock);
+  std::unique_ptr<Engine> engine(new Engine(config, helpers, mode));
+  DVDI_CHECK(engine->take_engine_lock(context));
   DVDI_TRY(engine->locks_, KeyedLocks::open(dir + "/locks"));
   DVDI_CHECK(make_private_file(dir + "/state.db"));
   DVDI_TRY(engine->ledger_, Ledger::open(context, dir + "/state.db"));
@@ -220,17 +238,7 @@ Result<std::vector<ContainerView>> Engine::containers(const Context& context, bo
 
 Result<ContainerView> Engine::container(const Context& context, const std::string& id) {
   DVDI_TRY(const auto all, containers(context, true));
-  std::vector<const ContainerView*> found;
-  for (const ContainerView& view : all) {
-    if (view.id == id || view.owner + "/" + view.id == id) return view;
-    if (!id.empty() && view.id.starts_with(id)) found.push_back(&view);
-  }
-  if (found.size() == 1) return *found.front();
-  return Error{.code = found.empty() ? Code::not_found : Code::invalid_argument,
-               .message = found.empty()
-                              ? fmt::format("no container {}", printable(id))
-                              : fmt::format("{} containers begin with {}", found.size(), printable(id)),
-               .hint = "`dvdi ps --all` lists them; ended ones are kept for an hour"};
+  return pick_container(all, id);
 }
 
 Result<Api::Volumes> Engine::volumes(const Context& context, bool ask_drivers) {
@@ -305,16 +313,24 @@ Result<std::vector<volume::DriverStatus>> Engine::drivers(const Context& /*conte
   return volumes_->drivers(drivers_->names());
 }
 
-Result<std::vector<EventView>> Engine::events(const Context& context, std::uint64_t after,
-                                              std::size_t limit) {
-  std::vector<EventView> views;
-  DVDI_CHECK(ledger_->read(context, "read events", [&](Reader& reader) -> Status {
-    DVDI_TRY(const auto events, reader.events(after, limit));
-    views.reserve(events.size());
-    for (const StoredEvent& event : events) views.push_back({event.sequence, event.json()});
-    return {};
-  }));
-  return views;
+Result<std::vector<EventView>> Engine::events(const Context& context, std::uint64_t after, std::size_t limit,
+                                              Duration wait) {
+  const Context patient = context.with_timeout(wait);
+  for (;;) {
+    std::vector<EventView> views;
+    const std::uint64_t seen = ledger_->written();
+    DVDI_CHECK(ledger_->read(context, "read events", [&](Reader& reader) -> Status {
+      DVDI_TRY(const auto events, reader.events(after, limit));
+      views.reserve(events.size());
+      for (const StoredEvent& event : events) views.push_back({event.sequence, event.json()});
+      return {};
+    }));
+    if (!views.empty() || patient.remaining() == Duration::zero()) return views;
+    // Another process writes without our knowledge, unless the state directory is ours alone.
+    const Context turn = mode_ == Mode::daemon ? patient : patient.with_timeout(look_for_events);
+    static_cast<void>(ledger_->wait_written(turn, seen));
+    DVDI_CHECK(context.check("wait for events"));
+  }
 }
 
 Result<Api::Verified> Engine::verify_events(const Context& context,

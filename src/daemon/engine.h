@@ -20,9 +20,14 @@ namespace dvdi {
 // Thread-safe.
 class Engine final : public Api, private isolator::Books {
  public:
-  // Opens the state directory, which is made if it is not there. `helpers` outlives the engine.
+  // Who hosts it: one of several commands that work side by side, or a daemon that has the state directory to
+  // itself.
+  enum class Mode { command, daemon };
+  // Opens the state directory, which is made if it is not there. `helpers` outlives the engine. A daemon
+  // waits, while the context lasts, until no command works on it; a command does not wait for a daemon:
+  // daemon_is_away().
   static Result<std::unique_ptr<Engine>> open(const Context& context, const Config& config,
-                                              HelperPool& helpers);
+                                              HelperPool& helpers, Mode mode = Mode::command);
   ~Engine() override;
 
   // Ends what belonged to another boot, cleans up after killed commands, pays debts that are due: each volume
@@ -49,15 +54,17 @@ class Engine final : public Api, private isolator::Books {
                                          const std::string& name, bool dry_run) override;
   Result<std::vector<volume::DriverStatus>> drivers(const Context& context) override;
 
-  Result<std::vector<EventView>> events(const Context& context, std::uint64_t after,
-                                        std::size_t limit) override;
+  Result<std::vector<EventView>> events(const Context& context, std::uint64_t after, std::size_t limit,
+                                        Duration wait) override;
   Result<Verified> verify_events(const Context& context,
                                  const std::function<void(std::uint64_t)>& progress) override;
   Result<std::vector<UsageRow>> usage(const Context& context, const UsageQuery& query) override;
   std::vector<std::string> notices() override { return notices_; }
 
  private:
-  Engine(Config config, HelperPool& helpers) : config_(std::move(config)), helpers_(helpers) {}
+  Engine(Config config, HelperPool& helpers, Mode mode)
+      : config_(std::move(config)), mode_(mode), helpers_(helpers) {}
+  Status take_engine_lock(const Context& context);
 
   Result<std::optional<ContainerRow>> find(const Context& context, const ContainerKey& key) override;
   Result<std::vector<std::string>> children(const Context& context, const ContainerKey& key) override;
@@ -65,6 +72,7 @@ class Engine final : public Api, private isolator::Books {
   void remove_own_sandbox(const Context& context, const std::optional<ContainerRow>& row);
 
   const Config config_;
+  const Mode mode_;
   HelperPool& helpers_;
   UniqueFd engine_lock_;
   std::unique_ptr<KeyedLocks> locks_;

@@ -71,7 +71,7 @@ class EngineTest : public testing::Test {
   }
   std::vector<std::string> event_types() {
     std::vector<std::string> types;
-    const auto events = engine_->events(context_, 0, 1000);
+    const auto events = engine_->events(context_, 0, 1000, {});
     EXPECT_TRUE(events);
     for (const EventView& event : *events) {
       const auto value = json::parse(event.json, "an event");
@@ -260,11 +260,11 @@ TEST_F(EngineTest, ADaemonsLockKeepsCommandsOut) {
 }
 
 TEST_F(EngineTest, TheDoctorFindsThisMachineFitAndChangesNothing) {
-  const auto before = engine_->events(context_, 0, 1000)->size();
+  const auto before = engine_->events(context_, 0, 1000, {})->size();
   for (const Finding& finding : diagnose(context_, {.state_dir = state_dir_}, *helpers_)) {
     EXPECT_NE(finding.level, Finding::Level::problem) << finding.subject << ": " << finding.text;
   }
-  EXPECT_EQ(engine_->events(context_, 0, 1000)->size(), before);
+  EXPECT_EQ(engine_->events(context_, 0, 1000, {})->size(), before);
 }
 
 }  // namespace

@@ -17,6 +17,9 @@ struct Ledger::State {
   std::string boot_id;
   Mutex writing;
   std::unique_ptr<Connection> writer;
+  Mutex counting;
+  Condition counted;
+  std::uint64_t written = 0;
   Mutex reading;
   std::unique_ptr<Connection> reader;
 };
@@ -76,6 +79,16 @@ Status Ledger::check(const std::string& path) {
   return Error{.code = Code::corrupted, .message = fmt::format("{} is damaged: {}", path, found)};
 }
 
+std::uint64_t Ledger::written() const {
+  const Lock lock(state_->counting);
+  return state_->written;
+}
+
+Status Ledger::wait_written(const Context& context, std::uint64_t seen) {
+  Lock lock(state_->counting);
+  return state_->counted.wait(context, lock, [&] { return state_->written > seen; }, "wait for a change");
+}
+
 const std::string& Ledger::node_id() const { return state_->node_id; }
 const std::string& Ledger::boot_id() const { return state_->boot_id; }
 
@@ -98,6 +111,11 @@ Status Ledger::write(const Context& context, std::string_view what,
     failpoint("store.commit.before", what);
     scope.commit();
     failpoint("store.commit.after", what);
+    {
+      const Lock counting(state_->counting);
+      ++state_->written;
+    }
+    state_->counted.notify_all();
     return {};
   });
 }

@@ -111,6 +111,10 @@ class Ledger {
                const std::function<Status(Transaction&)>& work);
   Status read(const Context& context, std::string_view what, const std::function<Status(Reader&)>& work);
 
+  // How often this process has written; wait_written returns when that is more than `seen`.
+  std::uint64_t written() const;
+  Status wait_written(const Context& context, std::uint64_t seen);
+
   const std::string& node_id() const;
   const std::string& boot_id() const;
   Moment now(const Clock& clock) const;

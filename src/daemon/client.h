@@ -1,0 +1,64 @@
+// The daemon, as an Api.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "daemon/api.h"
+
+namespace dvdi {
+
+// What a daemon says of itself (GET /healthz).
+struct DaemonHealth {
+  std::string version;
+  std::string state_dir;
+};
+
+// A connection for each call, so a daemon that was restarted meanwhile is found again. Thread-safe.
+class Client final : public Api {
+ public:
+  explicit Client(std::string socket) : socket_(std::move(socket)) {}
+
+  // unavailable if nobody listens there.
+  Result<DaemonHealth> health(const Context& context);
+
+  Result<Prepared> prepare(const Context& context, const PrepareOptions& options,
+                           const v1::ContainerRequest& request) override;
+  Status isolate(const Context& context, const isolator::ContainerKey& key, pid_t pid, bool watch) override;
+  Result<std::vector<isolator::Owed>> cleanup(const Context& context,
+                                              const isolator::ContainerKey& key) override;
+  Result<volume::Recovered> recover(const Context& context, const volume::RecoverRequest& request) override;
+  Result<std::vector<ContainerView>> containers(const Context& context, bool ended) override;
+  Result<ContainerView> container(const Context& context, const std::string& id) override;
+  Result<Volumes> volumes(const Context& context, bool ask_drivers) override;
+  Result<VolumeView> volume(const Context& context, const std::string& driver,
+                            const std::string& name) override;
+  Status create_volume(const Context& context, const std::string& driver, const std::string& name,
+                       const std::vector<std::pair<std::string, std::string>>& options) override;
+  Status remove_volume(const Context& context, const std::string& driver, const std::string& name) override;
+  Result<volume::Release> release_volume(const Context& context, const std::string& driver,
+                                         const std::string& name, bool dry_run) override;
+  Result<std::vector<volume::DriverStatus>> drivers(const Context& context) override;
+  Result<std::vector<EventView>> events(const Context& context, std::uint64_t after, std::size_t limit,
+                                        Duration wait) override;
+  Result<Verified> verify_events(const Context& context,
+                                 const std::function<void(std::uint64_t)>& progress) override;
+  Result<std::vector<UsageRow>> usage(const Context& context, const UsageQuery& query) override;
+  std::vector<std::string> notices() override { return {}; }
+
+ private:
+  enum class Verb { get, post, remove };
+  // The body of a successful answer, parsed; else the error that the daemon gave. One that says that the
+  // daemon went away is daemon_is_away().
+  Result<json::value> call(const Context& context, Verb verb, const std::string& path, std::string body = {});
+  Result<std::string> call_text(const Context& context, Verb verb, const std::string& path, std::string body);
+
+  const std::string socket_;
+};
+
+// Does the error say that there is no daemon (any more), or that one owns the state directory and does not
+// answer yet? The same call may be repeated, by way of open_api(): each is idempotent.
+bool daemon_is_away(const Error& error);
+Error daemon_away(std::string message, Outcome outcome);
+
+}  // namespace dvdi

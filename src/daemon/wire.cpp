@@ -1,0 +1,446 @@
+#include "daemon/wire.h"
+
+#include <google/protobuf/util/json_util.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "base/time_text.h"
+
+namespace dvdi::wire {
+
+namespace {
+
+json::value text_or_null(const std::string& text) { return text.empty() ? json::value() : json::value(text); }
+
+// Whole numbers as such: 3600 instead of 3.6E3.
+json::value number(double value) {
+  if (std::nearbyint(value) == value && std::abs(value) < 9007199254740992.0) {
+    return static_cast<std::int64_t>(value);
+  }
+  return value;
+}
+
+json::array texts(const std::vector<std::string>& from) {
+  json::array out;
+  for (const std::string& one : from) out.emplace_back(one);
+  return out;
+}
+
+std::string text(const json::value& from, std::string_view name) {
+  return std::string(json::text_or_empty(from, name));
+}
+
+template <class Number>
+Number whole(const json::value& from, std::string_view name) {
+  const json::value* found = json::find(from, name);
+  if (found == nullptr || !found->is_number()) return 0;
+  boost::system::error_code error;
+  const auto value = found->to_number<Number>(error);
+  return error ? Number{} : value;
+}
+
+double real(const json::value& from, std::string_view name) {
+  const json::value* found = json::find(from, name);
+  if (found == nullptr || !found->is_number()) return 0;
+  boost::system::error_code error;
+  const auto value = found->to_number<double>(error);
+  return error ? 0 : value;
+}
+
+bool flag(const json::value& from, std::string_view name) {
+  const json::value* found = json::find(from, name);
+  return found != nullptr && found->is_bool() && found->get_bool();
+}
+
+std::optional<std::uint64_t> optional_number(const json::value& from, std::string_view name) {
+  const json::value* found = json::find(from, name);
+  if (found == nullptr || !found->is_number()) return std::nullopt;
+  return whole<std::uint64_t>(from, name);
+}
+
+template <class Visit>
+void each(const json::value& from, std::string_view name, Visit visit) {
+  const json::value* found = json::find(from, name);
+  if (found == nullptr || !found->is_array()) return;
+  for (const json::value& one : found->get_array()) visit(one);
+}
+
+std::vector<std::string> texts_of(const json::value& from, std::string_view name) {
+  std::vector<std::string> out;
+  each(from, name, [&](const json::value& one) {
+    if (one.is_string()) out.emplace_back(one.get_string());
+  });
+  return out;
+}
+
+constexpr std::array codes = {Code::invalid_argument,
+                              Code::not_found,
+                              Code::already_exists,
+                              Code::conflict,
+                              Code::permission_denied,
+                              Code::unavailable,
+                              Code::deadline_exceeded,
+                              Code::cancelled,
+                              Code::resource_exhausted,
+                              Code::failed_precondition,
+                              Code::driver_error,
+                              Code::driver_violation,
+                              Code::unsupported,
+                              Code::corrupted,
+                              Code::io,
+                              Code::internal};
+
+constexpr std::array<std::pair<Outcome, std::string_view>, 4> outcomes = {{{Outcome::none, "none"},
+                                                                           {Outcome::not_sent, "not_sent"},
+                                                                           {Outcome::refused, "refused"},
+                                                                           {Outcome::unknown, "unknown"}}};
+
+constexpr unsigned most_attached_levels = 8;
+
+Error error_at(const json::value& value, unsigned level) {
+  Error error;
+  const std::string_view code = json::text_or_empty(value, "code");
+  for (const Code one : codes) {
+    if (code_name(one) == code) error.code = one;
+  }
+  error.message = text(value, "message");
+  error.driver = text(value, "driver");
+  error.volume = text(value, "volume");
+  error.operation = text(value, "operation");
+  error.attempt = whole<unsigned>(value, "attempt");
+  error.hint = text(value, "hint");
+  for (const auto& [outcome, name] : outcomes) {
+    if (json::text_or_empty(value, "outcome") == name) error.outcome = outcome;
+  }
+  if (level < most_attached_levels) {
+    each(value, "attached",
+         [&](const json::value& one) { error.attached.push_back(error_at(one, level + 1)); });
+  }
+  return error;
+}
+
+Result<json::value> message_json(const google::protobuf::Message& message, std::string_view what) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.preserve_proto_field_names = true;
+  std::string out;
+  const auto status = google::protobuf::util::MessageToJsonString(message, &out, options);
+  if (!status.ok())
+    return Error{
+        .code = Code::internal,
+        .message = std::string(what) + " cannot be written as JSON: " + std::string(status.message())};
+  return json::parse(out, what);
+}
+
+}  // namespace
+
+json::object to_json(const Error& error) {
+  json::array attached;
+  for (const Error& one : error.attached) attached.push_back(to_json(one));
+  std::string_view outcome_name;
+  for (const auto& [outcome, name] : outcomes) {
+    if (outcome == error.outcome) outcome_name = name;
+  }
+  return json::object{{"code", code_name(error.code)},
+                      {"message", error.message},
+                      {"driver", error.driver},
+                      {"volume", error.volume},
+                      {"operation", error.operation},
+                      {"attempt", error.attempt},
+                      {"hint", error.hint},
+                      {"outcome", outcome_name},
+                      {"attached", std::move(attached)}};
+}
+
+Error error_of(const json::value& value) { return error_at(value, 0); }
+
+int http_status(Code code) {
+  switch (code) {
+    case Code::invalid_argument:
+      return 400;
+    case Code::permission_denied:
+      return 403;
+    case Code::not_found:
+      return 404;
+    case Code::already_exists:
+    case Code::conflict:
+    case Code::failed_precondition:
+      return 409;
+    case Code::resource_exhausted:
+      return 429;
+    case Code::unsupported:
+      return 501;
+    case Code::driver_error:
+    case Code::driver_violation:
+      return 502;
+    case Code::unavailable:
+    case Code::cancelled:
+      return 503;
+    case Code::deadline_exceeded:
+      return 504;
+    case Code::corrupted:
+    case Code::io:
+    case Code::internal:
+      break;
+  }
+  return 500;
+}
+
+json::object problem(const Error& error) {
+  json::object out = to_json(error);
+  out["type"] = "about:blank";
+  out["title"] = code_name(error.code);
+  out["status"] = http_status(error.code);
+  out["detail"] = error.text();
+  return out;
+}
+
+json::object to_json(const ContainerView& view) {
+  json::object labels;
+  for (const auto& [key, value] : view.labels) labels[key] = value;
+  json::array volumes;
+  for (const auto& one : view.volumes) {
+    volumes.push_back(json::object{{"driver", one.driver},
+                                   {"name", one.name},
+                                   {"container_path", text_or_null(one.container_path)},
+                                   {"mode", one.mode}});
+  }
+  return json::object{{"owner", view.owner},
+                      {"id", view.id},
+                      {"state", view.state},
+                      {"pid", view.pid == 0 ? json::value() : json::value(view.pid)},
+                      {"since", view.since},
+                      {"ended", text_or_null(view.ended)},
+                      {"framework", text_or_null(view.framework)},
+                      {"role", text_or_null(view.role)},
+                      {"principal", text_or_null(view.principal)},
+                      {"task_id", text_or_null(view.task_id)},
+                      {"task_name", text_or_null(view.task_name)},
+                      {"user", text_or_null(view.user)},
+                      {"labels", std::move(labels)},
+                      {"volumes", std::move(volumes)}};
+}
+
+ContainerView container_view_of(const json::value& value) {
+  ContainerView view{.owner = text(value, "owner"),
+                     .id = text(value, "id"),
+                     .state = text(value, "state"),
+                     .framework = text(value, "framework"),
+                     .role = text(value, "role"),
+                     .principal = text(value, "principal"),
+                     .task_id = text(value, "task_id"),
+                     .task_name = text(value, "task_name"),
+                     .user = text(value, "user"),
+                     .labels = {},
+                     .pid = whole<std::int64_t>(value, "pid"),
+                     .since = text(value, "since"),
+                     .ended = text(value, "ended"),
+                     .volumes = {}};
+  if (const json::value* labels = json::find(value, "labels"); labels != nullptr && labels->is_object()) {
+    for (const auto& one : labels->get_object()) {
+      view.labels.emplace_back(one.key(), one.value().is_string() ? one.value().get_string().c_str() : "");
+    }
+  }
+  each(value, "volumes", [&](const json::value& one) {
+    view.volumes.push_back(
+        {text(one, "driver"), text(one, "name"), text(one, "container_path"), text(one, "mode")});
+  });
+  return view;
+}
+
+json::object to_json(const VolumeView& view) {
+  json::value owed;
+  if (view.owed) {
+    owed = json::object{{"since", view.owed->since},
+                        {"attempts", view.owed->attempts},
+                        {"last_error", view.owed->last_error},
+                        {"next_try", text_or_null(view.owed->next_try)},
+                        {"parked", view.owed->parked}};
+  }
+  json::value foreign;
+  if (!view.foreign_since.empty()) {
+    foreign = json::object{{"since", view.foreign_since}, {"evidence", view.foreign_evidence}};
+  }
+  return json::object{{"driver", view.driver},
+                      {"name", view.name},
+                      {"state", view.state.empty() ? "absent" : view.state},
+                      {"mount_id", text_or_null(view.mount_id)},
+                      {"mount_point", text_or_null(view.mount_point)},
+                      {"fs_type", text_or_null(view.fs_type)},
+                      {"source", text_or_null(view.source)},
+                      {"since", text_or_null(view.since)},
+                      {"size_bytes", view.size_bytes ? json::value(*view.size_bytes) : json::value()},
+                      {"exclusive", view.exclusive},
+                      {"containers", texts(view.containers)},
+                      {"owed", std::move(owed)},
+                      {"foreign", std::move(foreign)}};
+}
+
+VolumeView volume_view_of(const json::value& value) {
+  VolumeView view{.driver = text(value, "driver"),
+                  .name = text(value, "name"),
+                  .state = text(value, "state"),
+                  .mount_id = text(value, "mount_id"),
+                  .mount_point = text(value, "mount_point"),
+                  .fs_type = text(value, "fs_type"),
+                  .source = text(value, "source"),
+                  .since = text(value, "since"),
+                  .size_bytes = optional_number(value, "size_bytes"),
+                  .containers = texts_of(value, "containers"),
+                  .exclusive = flag(value, "exclusive"),
+                  .owed = {},
+                  .foreign_since = {},
+                  .foreign_evidence = {}};
+  if (view.state == "absent") view.state.clear();
+  if (const json::value* owed = json::find(value, "owed"); owed != nullptr && owed->is_object()) {
+    view.owed = VolumeView::Debt{.since = text(*owed, "since"),
+                                 .last_error = text(*owed, "last_error"),
+                                 .next_try = text(*owed, "next_try"),
+                                 .attempts = whole<unsigned>(*owed, "attempts"),
+                                 .parked = flag(*owed, "parked")};
+  }
+  if (const json::value* foreign = json::find(value, "foreign"); foreign != nullptr) {
+    view.foreign_since = text(*foreign, "since");
+    view.foreign_evidence = text(*foreign, "evidence");
+  }
+  return view;
+}
+
+json::object to_json(const UsageRow& row) {
+  return json::object{{"group", row.group},
+                      {"referenced_seconds", number(row.referenced_seconds)},
+                      {"mounted_seconds", number(row.mounted_seconds)},
+                      {"provisioned_seconds", number(row.provisioned_seconds)},
+                      {"referenced_gib_hours", number(row.referenced_gib_hours)},
+                      {"mounted_gib_hours", number(row.mounted_gib_hours)},
+                      {"provisioned_gib_hours", number(row.provisioned_gib_hours)},
+                      {"mounts", row.mounts}};
+}
+
+UsageRow usage_row_of(const json::value& value) {
+  return {.group = text(value, "group"),
+          .referenced_seconds = real(value, "referenced_seconds"),
+          .mounted_seconds = real(value, "mounted_seconds"),
+          .provisioned_seconds = real(value, "provisioned_seconds"),
+          .referenced_gib_hours = real(value, "referenced_gib_hours"),
+          .mounted_gib_hours = real(value, "mounted_gib_hours"),
+          .provisioned_gib_hours = real(value, "provisioned_gib_hours"),
+          .mounts = whole<std::uint64_t>(value, "mounts")};
+}
+
+json::object to_json(const Api::Verified& verified) {
+  return json::object{{"intact", true},
+                      {"count", verified.count},
+                      {"first", verified.first},
+                      {"last", verified.last},
+                      {"head", verified.head}};
+}
+
+Api::Verified verified_of(const json::value& value) {
+  return {.count = whole<std::uint64_t>(value, "count"),
+          .first = whole<std::uint64_t>(value, "first"),
+          .last = whole<std::uint64_t>(value, "last"),
+          .head = text(value, "head")};
+}
+
+json::object to_json(const volume::Release& release) {
+  return json::object{
+      {"steps", texts(release.steps)}, {"done", release.done}, {"left", text_or_null(release.left)}};
+}
+
+volume::Release release_of(const json::value& value) {
+  return {.steps = texts_of(value, "steps"), .done = flag(value, "done"), .left = text(value, "left")};
+}
+
+json::object to_json(const volume::DriverStatus& status) {
+  return json::object{
+      {"name", status.name},
+      {"running", status.running},
+      {"waiting", status.waiting},
+      {"calls_at_once", status.calls_at_once},
+      {"calls", status.calls},
+      {"errors", status.errors},
+      {"timeouts", status.timeouts},
+      {"last_error", text_or_null(status.last_error)},
+      {"last_error_time",
+       status.last_error_time ? json::value(rfc3339(*status.last_error_time)) : json::value()}};
+}
+
+volume::DriverStatus driver_status_of(const json::value& value) {
+  volume::DriverStatus status{.name = text(value, "name"),
+                              .running = whole<unsigned>(value, "running"),
+                              .waiting = whole<unsigned>(value, "waiting"),
+                              .calls_at_once = whole<unsigned>(value, "calls_at_once"),
+                              .calls = whole<std::uint64_t>(value, "calls"),
+                              .errors = whole<std::uint64_t>(value, "errors"),
+                              .timeouts = whole<std::uint64_t>(value, "timeouts"),
+                              .last_error = text(value, "last_error"),
+                              .last_error_time = {}};
+  status.last_error_time = parse_time(json::text_or_empty(value, "last_error_time"));
+  return status;
+}
+
+json::array to_json(const std::vector<isolator::Owed>& owed) {
+  json::array out;
+  for (const isolator::Owed& one : owed)
+    out.push_back(json::object{{"driver", one.driver}, {"volume", one.volume}, {"reason", one.reason}});
+  return out;
+}
+
+std::vector<isolator::Owed> owed_of(const json::value& value) {
+  std::vector<isolator::Owed> owed;
+  each(value, "owed", [&](const json::value& one) {
+    owed.push_back(
+        {.driver = text(one, "driver"), .volume = text(one, "volume"), .reason = text(one, "reason")});
+  });
+  return owed;
+}
+
+json::object to_json(const volume::Recovered& recovered) {
+  return json::object{{"dropped", texts(recovered.dropped)},
+                      {"kept", texts(recovered.kept)},
+                      {"owed", to_json(recovered.owed)}};
+}
+
+volume::Recovered recovered_of(const json::value& value) {
+  volume::Recovered recovered;
+  recovered.dropped = texts_of(value, "dropped");
+  recovered.kept = texts_of(value, "kept");
+  recovered.owed = owed_of(value);
+  return recovered;
+}
+
+Result<json::value> launch_json(const v1::ContainerLaunchInfo& launch) {
+  return message_json(launch, "the launch info");
+}
+
+Result<v1::ContainerLaunchInfo> launch_of(const json::value& value) {
+  v1::ContainerLaunchInfo launch;
+  google::protobuf::util::JsonParseOptions options;
+  options.ignore_unknown_fields = true;
+  const auto status = google::protobuf::util::JsonStringToMessage(json::serialize(value), &launch, options);
+  if (!status.ok())
+    return Error{.code = Code::corrupted,
+                 .message = "the daemon's launch info cannot be read: " + std::string(status.message())};
+  return launch;
+}
+
+Result<json::value> request_json(const v1::ContainerRequest& request) {
+  return message_json(request, "the request");
+}
+
+json::value container_id_json(const std::string& id) {
+  json::value out;
+  std::size_t begin = 0;
+  for (;;) {
+    const std::size_t dot = id.find('.', begin);
+    json::object one{{"value", id.substr(begin, dot - begin)}};
+    if (!out.is_null()) one["parent"] = std::move(out);
+    out = std::move(one);
+    if (dot == std::string::npos) return out;
+    begin = dot + 1;
+  }
+}
+
+}  // namespace dvdi::wire
