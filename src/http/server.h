@@ -24,9 +24,10 @@ class IncomingRequest {
   virtual std::string_view header(std::string_view name) const = 0;
   virtual const Caller& peer() const = 0;  // who is connected, as the kernel says
   // The next piece of the body, at most `most` bytes; "" at its end. Errors: io (the connection broke, or the
-  // framing is wrong), deadline_exceeded (nothing came for Limits::body_timeout), cancelled.
+  // framing is wrong), deadline_exceeded (nothing came for ServerLimits::body_timeout), cancelled. After the
+  // first two the server answers 400 or 408 itself, whatever the handler says then.
   virtual Result<std::string> read(const Context& context, std::size_t most) = 0;
-  // The whole body. resource_exhausted beyond `most` bytes.
+  // The whole body. resource_exhausted beyond `most` bytes (to be answered with 413).
   Result<std::string> read_all(const Context& context, std::size_t most);
 };
 
