@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "base/scheduler.h"
 #include "base/text.h"
 
 namespace dvdi {
@@ -45,6 +46,7 @@ Settings read_settings() {
 }  // namespace
 
 void failpoint(const char* name, std::string_view detail) {
+  if (Scheduler* simulated = scheduler(); simulated != nullptr) simulated->failpoint(name, detail);
   static const Settings settings = read_settings();
   if (settings.at == 0 && settings.log < 0) return;
   static std::atomic<unsigned long> passed = 0;

@@ -12,7 +12,9 @@ Status Condition::wait(const Context& context, Lock& lock, const std::function<b
   constexpr Duration slice = std::chrono::seconds(1);
   while (!ready()) {
     if (auto ended = context.check(what); !ended) return ended;
-    if (context.has_deadline()) {
+    if (Scheduler* simulated = scheduler(); simulated != nullptr) {
+      simulated->wait(*this, context, [&] { lock.unlock(); }, [&] { lock.lock(); });
+    } else if (context.has_deadline()) {
       condition_.wait_for(lock, context.stop(), std::min(slice, context.remaining()), ready);
     } else {
       condition_.wait(lock, context.stop(), ready);  // nothing wakes it in between: an idle daemon sleeps
@@ -34,6 +36,10 @@ Status pause(const Context& context, Duration duration, std::string_view what) {
 
 void run_parallel(std::vector<std::function<void()>> work) {
   if (work.empty()) return;
+  if (Scheduler* simulated = scheduler(); simulated != nullptr) {
+    simulated->run_parallel(std::move(work));
+    return;
+  }
   std::vector<std::jthread> threads;
   threads.reserve(work.size() - 1);
   for (std::size_t i = 1; i < work.size(); ++i) threads.emplace_back(std::move(work[i]));

@@ -1,5 +1,5 @@
 // Threads, locks and waits of the engine (store, volume, isolator). They come from here and nowhere else, so
-// that a simulator can own every schedule.
+// that a simulator can own every schedule (base/scheduler.h).
 #pragma once
 
 #include <condition_variable>
@@ -8,17 +8,43 @@
 #include <vector>
 
 #include "base/context.h"
+#include "base/scheduler.h"
 
 namespace dvdi {
 
-using Mutex = std::mutex;
-using Lock = std::unique_lock<std::mutex>;
+class Mutex {
+ public:
+  void lock() {
+    if (Scheduler* simulated = scheduler(); simulated != nullptr) [[unlikely]] {
+      simulated->lock(*this);
+    } else {
+      mutex_.lock();
+    }
+  }
+  bool try_lock() { return mutex_.try_lock(); }
+  void unlock() {
+    mutex_.unlock();
+    if (Scheduler* simulated = scheduler(); simulated != nullptr) [[unlikely]]
+      simulated->unlocked(*this);
+  }
+
+ private:
+  std::mutex mutex_;
+};
+
+using Lock = std::unique_lock<Mutex>;
 
 class Condition {
  public:
   // Waits until `ready` (called with the lock held) or until the context ends; then the context's error.
   Status wait(const Context& context, Lock& lock, const std::function<bool()>& ready, std::string_view what);
-  void notify_all() { condition_.notify_all(); }
+  void notify_all() {
+    if (Scheduler* simulated = scheduler(); simulated != nullptr) [[unlikely]] {
+      simulated->notify(*this);
+    } else {
+      condition_.notify_all();
+    }
+  }
 
  private:
   std::condition_variable_any condition_;

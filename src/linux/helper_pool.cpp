@@ -13,6 +13,7 @@
 
 #include "base/sync.h"
 #include "linux/helper_wire.h"
+#include "linux/machine.h"
 #include "linux/wait.h"
 
 namespace dvdi {
@@ -237,6 +238,9 @@ HelperPool::~HelperPool() {
 
 Result<std::string> HelperPool::run(const Context& context, std::string_view what, HelperFunction function,
                                     std::string_view request) {
+  if (SimulatedMachine* simulated = simulated_machine(); simulated != nullptr) {
+    return simulated->help(context, what, function, request);
+  }
   if (auto ended = context.check(what); !ended) {
     return with_outcome(std::move(ended).error(), Outcome::not_sent);
   }

@@ -12,6 +12,7 @@
 
 #include "base/text.h"
 #include "linux/fd.h"
+#include "linux/machine.h"
 
 namespace dvdi {
 
@@ -95,7 +96,11 @@ Result<MountTable> read_table(const std::string& file) {
 
 }  // namespace
 
-Result<MountTable> MountTable::read() { return read_table("/proc/self/mountinfo"); }
+Result<MountTable> MountTable::read() {
+  if (SimulatedMachine* simulated = simulated_machine(); simulated != nullptr)
+    return simulated->mount_table();
+  return read_table("/proc/self/mountinfo");
+}
 
 Result<MountTable> MountTable::read(pid_t pid) { return read_table(fmt::format("/proc/{}/mountinfo", pid)); }
 

@@ -10,6 +10,7 @@
 #include <charconv>
 
 #include "base/text.h"
+#include "linux/machine.h"
 
 namespace dvdi {
 
@@ -69,11 +70,14 @@ Result<ProcessStat> read_stat(pid_t pid) {
 }  // namespace
 
 Result<std::string> boot_id() {
+  if (SimulatedMachine* simulated = simulated_machine(); simulated != nullptr) return simulated->boot_id();
   DVDI_TRY(const std::string text, read_small_file("/proc/sys/kernel/random/boot_id"));
   return std::string(trim(text));
 }
 
 Result<ProcessIdentity> identify_process(pid_t pid) {
+  if (SimulatedMachine* simulated = simulated_machine(); simulated != nullptr)
+    return simulated->identify(pid);
   auto stat = read_stat(pid);
   if (!stat) return fail(std::move(stat).error());
   if (stat->ended()) {
@@ -84,6 +88,8 @@ Result<ProcessIdentity> identify_process(pid_t pid) {
 }
 
 Result<bool> process_runs(const ProcessIdentity& identity) {
+  if (SimulatedMachine* simulated = simulated_machine(); simulated != nullptr)
+    return simulated->runs(identity);
   if (identity.pid <= 0) {
     return Error{.code = Code::invalid_argument,
                  .message = fmt::format("{} is not the number of a process", identity.pid)};
