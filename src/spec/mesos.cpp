@@ -74,7 +74,7 @@ void read_parameters(const json::object& docker, std::string_view docker_place, 
   }
 }
 
-void read_docker_volume(const json::object& source, std::string_view source_place, VolumeDraft& draft,
+void read_docker_source(const json::object& source, std::string_view source_place, VolumeDraft& draft,
                         Problems& problems) {
   const std::string place = member(source_place, "docker_volume");
   const json::object* docker = object_member(source, "docker_volume", source_place, problems);
@@ -152,7 +152,7 @@ ReadVolume read_volume(const json::object& from, const std::string& place, Probl
                        problems);
     }
     if (type == "DOCKER_VOLUME") {
-      read_docker_volume(*source, source_place, draft, problems);
+      read_docker_source(*source, source_place, draft, problems);
     } else if (!type.empty()) {
       problems.add(member(source_place, "type"), fmt::format("{} is not supported by dvdi run", type));
     }
@@ -161,6 +161,19 @@ ReadVolume read_volume(const json::object& from, const std::string& place, Probl
 }
 
 }  // namespace
+
+VolumeDraft read_docker_volume(const json::object& volume, const std::string& place, Problems& problems) {
+  check_spelling(volume, place, {"container_path"}, problems);
+  VolumeDraft draft{.place = place,
+                    .driver = {.reported = true},
+                    .name = {.reported = true},
+                    .container_path = text_at(volume, "container_path", place, problems),
+                    .read_only = enum_member(volume, "mode", place, {"RW", "RO"}, problems) == "RO"};
+  if (const json::object* source = object_member(volume, "source", place, problems)) {
+    read_docker_source(*source, member(place, "source"), draft, problems);
+  }
+  return draft;
+}
 
 bool too_many_volumes(std::size_t count, std::string_view place, Problems& problems) {
   if (count <= max_volumes) return false;

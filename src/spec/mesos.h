@@ -26,6 +26,9 @@ struct FileContents {
 std::vector<ReadVolume> read_mesos_volumes(const json::array& volumes, std::string_view place,
                                            Problems& problems);
 
+// One Volume whose source is of the type DOCKER_VOLUME.
+VolumeDraft read_docker_volume(const json::object& volume, const std::string& place, Problems& problems);
+
 FileContents read_container_info(const json::object& info, Problems& problems);
 
 // Reports whether there are more volumes than a container may have.

@@ -38,6 +38,14 @@ void Problems::add(std::string_view place, std::string_view message, std::string
             .hint = std::string(hint)});
 }
 
+void Problems::add(Problems&& others) {
+  count_ += others.count_;
+  for (Error& error : others.kept_) {
+    if (kept_.size() >= max_kept) return;
+    kept_.push_back(std::move(error));
+  }
+}
+
 Error Problems::error(std::string_view what) const {
   Error error{.code = Code::invalid_argument,
               .message = fmt::format("{} cannot be used: {} problem{}", what, count_, count_ == 1 ? "" : "s"),

@@ -24,6 +24,8 @@ class Problems {
   // must not make an error of a hundred.
   void add(std::string_view place, std::string_view message, std::string_view hint = {});
 
+  void add(Problems&& others);
+
   std::size_t count() const { return count_; }
   bool empty() const { return count_ == 0; }
 

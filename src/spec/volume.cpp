@@ -176,4 +176,32 @@ Result<std::optional<ExternalVolume>> external_volume(const v1::Volume& volume) 
   return std::move(read.external);
 }
 
+void check_together(const std::vector<ReadVolume>& volumes, Problems& problems) {
+  std::map<std::string_view, const ReadVolume*> paths;
+  using Key = std::pair<std::string_view, std::string_view>;
+  std::map<Key, const ReadVolume*> names;
+  for (const ReadVolume& volume : volumes) {
+    if (!volume.container_path.empty()) {
+      const auto [first, fresh] = paths.emplace(volume.container_path, &volume);
+      if (!fresh) {
+        problems.add(volume.container_path_place,
+                     fmt::format("the container path {} is taken by {}", quoted(volume.container_path),
+                                 first->second->container_path_place));
+      }
+    }
+    if (!volume.external) continue;
+    const auto [first, fresh] = names.emplace(Key(volume.external->driver, volume.external->name), &volume);
+    if (fresh) continue;
+    const ExternalVolume& other = *first->second->external;
+    if (volume.external->options != other.options ||
+        volume.external->explicit_create != other.explicit_create ||
+        volume.external->exclusive != other.exclusive) {
+      problems.add(volume.place,
+                   fmt::format("volume {} of driver {} is asked for by {}, too, with other options",
+                               quoted(other.name), quoted(other.driver), first->second->place),
+                   "only container path, mode, dvdi.host-only and dvdi.ownership may differ");
+    }
+  }
+}
+
 }  // namespace dvdi::spec

@@ -54,6 +54,9 @@ ReadVolume read_external(const VolumeDraft& draft, Problems& problems);
 ReadVolume read_host(const Text& host_path, const Text& container_path, bool read_only, std::string place,
                      Problems& problems);
 
+// What holds between volumes: no path twice, and one volume is the same volume everywhere.
+void check_together(const std::vector<ReadVolume>& volumes, Problems& problems);
+
 // The draft of a message whose source is DOCKER_VOLUME; `place` is that of the message, "" at the top.
 VolumeDraft draft_of(const v1::Volume& volume, std::string_view place);
 
