@@ -10,7 +10,7 @@ _dvdid() {
         --state-dir) mapfile -t COMPREPLY < <(compgen -d -- "$cur"); compopt -o filenames 2>/dev/null ;;
         --config | --socket) mapfile -t COMPREPLY < <(compgen -f -- "$cur"); compopt -o filenames 2>/dev/null ;;
         --help | --version) ;;
-        *) mapfile -t COMPREPLY < <(compgen -W "--state-dir --socket --config --help --version" -- "$cur") ;;
+        *) mapfile -t COMPREPLY < <(compgen -W "--state-dir --socket --config --verbose --help --version" -- "$cur") ;;
     esac
 }
 
