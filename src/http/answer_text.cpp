@@ -46,7 +46,6 @@ constexpr std::array known{
     Known{502, "Bad Gateway"},
     Known{503, "Service Unavailable"},
     Known{504, "Gateway Timeout"},
-    Known{505, "HTTP Version Not Supported"},
 };
 
 std::string_view reason_of(int status) {
@@ -75,7 +74,6 @@ Code code_of(int status) {
     case 431:
       return Code::resource_exhausted;
     case 501:
-    case 505:
       return Code::unsupported;
     case 503:
       return Code::unavailable;

@@ -21,6 +21,8 @@ namespace {
 constexpr std::size_t linger_bytes = std::size_t{1} << 20U;
 constexpr Duration linger_time = std::chrono::seconds(1);
 
+const std::atomic<bool> always = true;
+
 }  // namespace
 
 Connection::Connection(UniqueFd socket, const Caller& peer, bool refused, const ServerCommon& common)
@@ -124,9 +126,12 @@ bool Connection::serve_request() {
     return false;
   }
   const Context context = Context(*common_.clock).with_caller(peer_).with_stop(begin());
-  const Exchange::Surroundings around{
-      .socket = socket_, .unparsed = unparsed_, .peer = peer_, .limits = common_.limits};
-  Exchange exchange(around, parser, std::move(body), context, refused_ || common_.draining);
+  const Exchange::Surroundings around{.socket = socket_,
+                                      .unparsed = unparsed_,
+                                      .peer = peer_,
+                                      .limits = common_.limits,
+                                      .ends = refused_ ? always : common_.draining};
+  Exchange exchange(around, parser, std::move(body), context);
   run_handler(context, exchange, exchange);
   exchange.finish();
   if (exchange.reusable()) return true;

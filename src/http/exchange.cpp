@@ -14,12 +14,12 @@ Error misuse(std::string_view text) { return {.code = Code::internal, .message =
 }  // namespace
 
 Exchange::Exchange(const Surroundings& around, RequestParser& parser, std::string body,
-                   const Context& context, bool last)
+                   const Context& context)
     : around_(around),
       parser_(&parser),
       body_(std::move(body)),
       context_(&context),
-      last_(last || !parser.head().keep_alive) {}
+      last_(!parser.head().keep_alive) {}
 
 std::string Exchange::take(std::size_t most) {
   std::string piece = body_.substr(taken_, most);
@@ -84,7 +84,7 @@ Status Exchange::begin(int status, std::string_view content_type, BodyFraming fr
       around_.socket.receive_now(around_.unparsed)) {
     std::ignore = parse();
   }
-  last_ = last_ || !parser_->done() || framing == BodyFraming::until_close;
+  last_ = last_ || around_.ends || !parser_->done() || framing == BodyFraming::until_close;
   framing_ = has_body(status) ? framing : BodyFraming::none;
   const std::string head = text_of({.status = status,
                                     .content_type = content_type,

@@ -1,6 +1,7 @@
 // One request and its answer on a connection, as the handler sees them.
 #pragma once
 
+#include <atomic>
 #include <optional>
 #include <string>
 
@@ -19,12 +20,11 @@ class Exchange final : public IncomingRequest, public Answer {
     std::string& unparsed;  // received, and not yet given to a parser
     const Caller& peer;
     const ServerLimits& limits;
+    const std::atomic<bool>& ends;  // the connection, with this answer
   };
 
   // The head is complete; `body` is what the parser has found of the body so far. `context` is the handler's.
-  // With `last` the connection ends with the answer, and the answer says so.
-  Exchange(const Surroundings& around, RequestParser& parser, std::string body, const Context& context,
-           bool last);
+  Exchange(const Surroundings& around, RequestParser& parser, std::string body, const Context& context);
 
   const std::string& method() const override { return parser_->head().method; }
   const std::string& path() const override { return parser_->head().path; }
@@ -60,8 +60,8 @@ class Exchange final : public IncomingRequest, public Answer {
   std::size_t taken_ = 0;  // of body_
   const Context* context_;
   std::optional<Refusal> refusal_;  // what is wrong with the body
-  bool last_;
-  bool continued_ = false;  // the client knows that its body is wanted
+  bool last_;                       // the connection ends with the answer
+  bool continued_ = false;          // the client knows that its body is wanted
   bool started_ = false;
   bool streaming_ = false;  // between start() and finish()
   BodyFraming framing_ = BodyFraming::length;

@@ -29,9 +29,7 @@ Refusal refusal_of(const beast::error_code& error, std::size_t header_bytes) {
     return {.status = 431,
             .text = fmt::format("the head of the request is longer than {} bytes", header_bytes)};
   }
-  if (error == beast::http::error::bad_version)
-    return {.status = 505, .text = "only HTTP/1.1 and HTTP/1.0 are spoken here"};
-  return {.status = 400, .text = fmt::format("the request is not HTTP: {}", error.message())};
+  return {.status = 400, .text = fmt::format("the request is not HTTP/1.1 or 1.0: {}", error.message())};
 }
 
 }  // namespace

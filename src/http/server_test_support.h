@@ -32,14 +32,19 @@ inline void wait_until(const std::function<bool()>& holds) {
   while (!holds()) std::this_thread::yield();
 }
 
+inline sockaddr_un address_of(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  path.copy(&address.sun_path[0], sizeof(address.sun_path) - 1);
+  return address;
+}
+
 // A blocking client. What does not come within half a minute is missing.
 class RawClient {
  public:
   explicit RawClient(const std::string& path) : socket_(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    path.copy(&address.sun_path[0], sizeof(address.sun_path) - 1);
-    connected_ = ::connect(socket_.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0;
+    const sockaddr_un address = address_of(path);
+    connected_ = ::connect(socket_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
     const timeval patience{.tv_sec = 30, .tv_usec = 0};
     ::setsockopt(socket_.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
     ::setsockopt(socket_.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));

@@ -1,0 +1,91 @@
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <vector>
+
+#include "http/client.h"
+#include "http/server_test_support.h"
+
+namespace dvdi::http {
+namespace {
+
+class Listen : public HttpServer {
+ protected:
+  static unsigned mode_of(const std::string& path) {
+    struct stat status{};
+    return ::lstat(path.c_str(), &status) == 0 ? status.st_mode & 07777U : 0;
+  }
+};
+
+TEST_F(Listen, ThePermissionBitsAreThoseAskedForWhateverTheUmask) {
+  const mode_t before = ::umask(0077);
+  const auto group = listen_unix(folder_ + "/group", 0660);
+  ::umask(0);
+  const auto owner = listen_unix(folder_ + "/owner", 0600);
+  ::umask(before);
+  ASSERT_TRUE(group) << group.error().text();
+  ASSERT_TRUE(owner) << owner.error().text();
+  EXPECT_EQ(mode_of(folder_ + "/group"), 0660U);
+  EXPECT_EQ(mode_of(folder_ + "/owner"), 0600U);
+}
+
+TEST_F(Listen, ASocketThatNobodyListensOnIsReplaced) {
+  ASSERT_TRUE(listen_unix(socket_path(), 0600));
+  EXPECT_FALSE(client().connected());  // the file is still there
+  const auto again = listen_unix(socket_path(), 0600);
+  ASSERT_TRUE(again) << again.error().text();
+  EXPECT_TRUE(client().connected());
+}
+
+TEST_F(Listen, ASocketThatSomebodyListensOnIsLeftAlone) {
+  const auto first = listen_unix(socket_path(), 0600);
+  ASSERT_TRUE(first);
+  // Also with a queue that is full.
+  ASSERT_EQ(::listen(first->get(), 0), 0);
+  for (int i = 0; i < 3; ++i) {
+    const auto second = listen_unix(socket_path(), 0600);
+    ASSERT_FALSE(second);
+    EXPECT_EQ(code_name(second.error().code), code_name(Code::already_exists));
+    EXPECT_THAT(second.error().message, testing::HasSubstr(socket_path()));
+  }
+  EXPECT_EQ(mode_of(socket_path()), 0600U);
+}
+
+TEST_F(Listen, WhatIsNoSocketIsLeftAlone) {
+  std::ofstream(socket_path()) << "data";
+  const auto file = listen_unix(socket_path(), 0600);
+  ASSERT_FALSE(file);
+  EXPECT_EQ(code_name(file.error().code), code_name(Code::already_exists));
+  EXPECT_EQ(std::filesystem::file_size(socket_path()), 4U);
+  // Nor is a link followed to what it leads to.
+  std::filesystem::create_symlink(socket_path(), folder_ + "/link");
+  EXPECT_FALSE(listen_unix(folder_ + "/link", 0600));
+  EXPECT_TRUE(std::filesystem::is_symlink(folder_ + "/link"));
+}
+
+TEST_F(Listen, APathLongerThanASocketAddressWorks) {
+  const std::string deep = folder_ + "/" + std::string(120, 'd');
+  ASSERT_EQ(::mkdir(deep.c_str(), 0700), 0);
+  auto listening = listen_unix(deep + "/s", 0600);
+  ASSERT_TRUE(listening) << listening.error().text();
+  EXPECT_EQ(mode_of(deep + "/s"), 0600U);
+  auto server = Server::start(std::move(*listening), &echo);
+  ASSERT_TRUE(server);
+  const auto answer =
+      send(Context().with_timeout(std::chrono::seconds(30)), {.unix_socket = deep + "/s"}, {.path = "/long"});
+  ASSERT_TRUE(answer) << answer.error().text();
+  EXPECT_EQ(answer->body, "GET|/long||");
+  server->reset();
+  EXPECT_TRUE(listen_unix(deep + "/s", 0600));  // replaces a stale one there too
+}
+
+TEST_F(Listen, APathThatCannotBeSaysWhy) {
+  const auto nowhere = listen_unix(folder_ + "/no/such", 0600);
+  ASSERT_FALSE(nowhere);
+  EXPECT_THAT(nowhere.error().message, testing::HasSubstr("No such file or directory"));
+  EXPECT_FALSE(listen_unix("", 0600));
+}
+
+}  // namespace
+}  // namespace dvdi::http
