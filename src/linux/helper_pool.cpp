@@ -1,5 +1,6 @@
 #include "linux/helper_pool.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -7,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -24,6 +26,21 @@ struct Helper {
   pid_t pid = 0;
   UniqueFd socket;
   UniqueFd pidfd;
+};
+
+// How long a helper that was told to end may take before it counts as stuck: to die takes a processor, too.
+constexpr Duration time_to_die = std::chrono::milliseconds(250);
+
+struct KilledHelper {
+  Helper helper;
+  HelperPool::Stuck work;
+  BootTime killed_at;  // by the system's clock: dying takes real time
+};
+
+// Nobody's work: a helper that never began is killed, too.
+struct Work {
+  std::string_view key, what;
+  BootTime since;
 };
 
 void kill_helper(const Helper& helper) {
@@ -77,6 +94,18 @@ Error ancestor_gone(std::string_view what) {
                .outcome = Outcome::not_sent};
 }
 
+Error fence_error(const Context& context, std::string_view what, const HelperPool::Stuck& stuck) {
+  const auto seconds =
+      std::chrono::duration_cast<std::chrono::seconds>(context.clock().boot() - stuck.since).count();
+  return Error{
+      .code = Code::unavailable,
+      .message = fmt::format("{}: not begun, because helper process {}, which was to {}, has been stuck "
+                             "in the kernel for {} s",
+                             what, stuck.pid, stuck.what, seconds),
+      .hint = "what serves that file system hangs: mend or end it, and the helper comes back",
+      .outcome = Outcome::not_sent};
+}
+
 }  // namespace
 
 struct HelperPool::State {
@@ -88,21 +117,22 @@ struct HelperPool::State {
   Mutex mutex;
   Condition changed;
   std::vector<Helper> idle;
-  std::vector<Helper> killed;  // until the kernel lets go of them
+  std::vector<KilledHelper> killed;  // until the kernel lets go of them
   unsigned busy = 0;
   bool control_taken = false;     // one thread at a time talks to the ancestor
   unsigned answers_expected = 0;  // of forks whose caller gave up before the answer came
 
   // With the lock held.
   void forget_ended() {
-    std::erase_if(killed, [](const Helper& one) { return process_ended(one.pidfd.get()); });
+    std::erase_if(killed, [](const KilledHelper& one) { return process_ended(one.helper.pidfd.get()); });
     std::erase_if(idle, [](const Helper& one) { return process_ended(one.pidfd.get()); });
   }
 
   Result<Helper> take(const Context& context, std::string_view what);
   Result<Helper> fork_helper(const Context& context, std::string_view what);
   Result<Helper> receive_helper(std::string_view what) const;
-  void give_back(Helper helper, bool usable);
+  void give_back(Helper helper, const Work* killed_in);
+  std::optional<Stuck> fenced(const Context& context, std::string_view key);
 };
 
 Result<Helper> HelperPool::State::take(const Context& context, std::string_view what) {
@@ -112,9 +142,12 @@ Result<Helper> HelperPool::State::take(const Context& context, std::string_view 
       forget_ended();
       return !idle.empty() || busy + killed.size() < limits.running;
     };
-    // Nobody tells when a stuck helper goes: wait() asks again every second.
-    if (auto waited = changed.wait(context, lock, is_free, what); !waited) {
-      return with_outcome(std::move(waited).error(), Outcome::not_sent);
+    // Nobody tells when a helper that was killed goes: ask again.
+    constexpr Duration slice = std::chrono::milliseconds(100);
+    while (!changed.wait(context.with_timeout(slice), lock, is_free, what)) {
+      if (auto ended = context.check(what); !ended) {
+        return with_outcome(std::move(ended).error(), Outcome::not_sent);
+      }
     }
     ++busy;
     if (!idle.empty()) {
@@ -185,17 +218,50 @@ Result<Helper> HelperPool::State::receive_helper(std::string_view what) const {
   return Helper{.pid = body.pid, .socket = UniqueFd(descriptors[0]), .pidfd = UniqueFd(descriptors[1])};
 }
 
-void HelperPool::State::give_back(Helper helper, bool usable) {
+// With `killed_in`, the helper is killed in that work.
+void HelperPool::State::give_back(Helper helper, const Work* killed_in) {
   const Lock lock(mutex);
   --busy;
-  if (!usable) {
+  if (killed_in != nullptr) {
     kill_helper(helper);
     helper.socket.reset();
-    killed.push_back(std::move(helper));
+    const pid_t pid = helper.pid;
+    killed.push_back({.helper = std::move(helper),
+                      .work = {.key = std::string(killed_in->key),
+                               .what = std::string(killed_in->what),
+                               .pid = pid,
+                               .since = killed_in->since},
+                      .killed_at = system_clock().boot()});
   } else if (idle.size() < limits.idle) {
     idle.push_back(std::move(helper));
   }  // else: closing its socket ends it
   changed.notify_all();
+}
+
+std::optional<HelperPool::Stuck> HelperPool::State::fenced(const Context& context, std::string_view key) {
+  if (key.empty()) return std::nullopt;
+  const auto youngest = [&] {
+    forget_ended();
+    return std::ranges::find_if(killed.rbegin(), killed.rend(),
+                                [&](const KilledHelper& one) { return one.work.key == key; });
+  };
+  UniqueFd dying;
+  Duration left{};
+  {
+    const Lock lock(mutex);
+    const auto found = youngest();
+    if (found == killed.rend()) return std::nullopt;
+    left = time_to_die - (system_clock().boot() - found->killed_at);
+    if (left > Duration::zero()) dying.reset(::fcntl(found->helper.pidfd.get(), F_DUPFD_CLOEXEC, 0));
+  }
+  if (dying) {
+    pollfd ended{.fd = dying.get(), .events = POLLIN, .revents = 0};
+    static_cast<void>(wait_ready(context.with_timeout(left), {&ended, 1}, "the end of a helper"));
+  }
+  const Lock lock(mutex);
+  const auto found = youngest();
+  if (found == killed.rend()) return std::nullopt;
+  return found->work;
 }
 
 HelperPool::HelperPool(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -237,7 +303,7 @@ HelperPool::~HelperPool() {
 }
 
 Result<std::string> HelperPool::run(const Context& context, std::string_view what, HelperFunction function,
-                                    std::string_view request) {
+                                    std::string_view request, std::string_view key) {
   if (SimulatedMachine* simulated = simulated_machine(); simulated != nullptr) {
     return simulated->help(context, what, function, request);
   }
@@ -250,7 +316,9 @@ Result<std::string> HelperPool::run(const Context& context, std::string_view wha
         .message = fmt::format("{}: more than {} bytes of work for a helper", what, helper::message_limit),
         .outcome = Outcome::not_sent};
   }
+  if (const auto stuck = state_->fenced(context, key)) return fence_error(context, what, *stuck);
   DVDI_TRY(Helper helper, state_->take(context, what));
+  const Work work{.key = key, .what = what, .since = context.clock().boot()};
   const int socket = helper.socket.get();
 
   std::string bytes(sizeof(helper::Header), '\0');
@@ -259,7 +327,7 @@ Result<std::string> HelperPool::run(const Context& context, std::string_view wha
   bytes += request;
   if (auto sent = send_all(context, socket, bytes, what); !sent) {
     // It never had the whole request, so it did not begin.
-    state_->give_back(std::move(helper), false);
+    state_->give_back(std::move(helper), &work);
     return with_outcome(std::move(sent).error(), Outcome::not_sent);
   }
 
@@ -280,17 +348,30 @@ Result<std::string> HelperPool::run(const Context& context, std::string_view wha
       error.hint = fmt::format(
           "helper process {} was told to end; if it is still there, it is stuck in the kernel", helper.pid);
     }
-    state_->give_back(std::move(helper), false);
+    state_->give_back(std::move(helper), &work);
     return error;
   }
-  state_->give_back(std::move(helper), true);
+  state_->give_back(std::move(helper), nullptr);
   return helper::decode(text);
+}
+
+std::vector<HelperPool::Stuck> HelperPool::stuck_helpers() const {
+  const Lock lock(state_->mutex);
+  state_->forget_ended();
+  std::vector<Stuck> all;
+  all.reserve(state_->killed.size());
+  for (const KilledHelper& one : state_->killed) all.push_back(one.work);
+  return all;
 }
 
 unsigned HelperPool::stuck() const {
   const Lock lock(state_->mutex);
   state_->forget_ended();
   return static_cast<unsigned>(state_->killed.size());
+}
+
+std::optional<HelperPool::Stuck> HelperPool::fenced(const Context& context, std::string_view key) const {
+  return state_->fenced(context, key);
 }
 
 }  // namespace dvdi

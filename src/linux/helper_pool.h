@@ -2,7 +2,10 @@
 // helper process that can be killed and abandoned, so that the thread which waits for it has a deadline.
 #pragma once
 
+#include <sys/types.h>
+
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,11 +37,26 @@ class HelperPool {
 
   // Runs `function` in a helper. At the end of the context the helper is killed and abandoned and the result
   // is deadline_exceeded or cancelled with Outcome::unknown: the call may still take effect.
+  //
+  // `key` says what the work touches (a volume: DRIVER/NAME), "" nothing in particular. While a helper that
+  // was killed in work of a key has not gone, that key is fenced: further work of it fails at once,
+  // unavailable and not sent, saying what hangs and for how long. So one dead server holds one helper, not
+  // all of them.
   Result<std::string> run(const Context& context, std::string_view what, HelperFunction function,
-                          std::string_view request);
+                          std::string_view request, std::string_view key = {});
 
-  // Helpers that were killed and have not gone yet: each is stuck in the kernel.
-  unsigned stuck() const;
+  // A helper that was killed and has not gone yet: it is stuck in the kernel.
+  struct Stuck {
+    std::string key;
+    std::string what;
+    pid_t pid = 0;
+    BootTime since;  // when it began, by the clock of the context it ran under
+  };
+  std::vector<Stuck> stuck_helpers() const;
+  unsigned stuck() const;  // how many
+  // The one that fences `key`, if there is one. Waits some milliseconds where it was killed just now: most go
+  // at once.
+  std::optional<Stuck> fenced(const Context& context, std::string_view key) const;
 
  private:
   struct State;

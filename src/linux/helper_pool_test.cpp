@@ -334,7 +334,7 @@ TEST(HelperPool, AHelperThatIsStuckInTheKernelIsAbandonedCountedAndForgottenWhen
     ASSERT_TRUE(done) << done.error().text();
     if (done->exit_code != 0) GTEST_SKIP() << argv[0] << ": " << done->output;
   }
-  const auto helpers = pool({.idle = 1, .running = 1});
+  const auto helpers = pool({.idle = 1, .running = 2});
   const UniqueFd root(::open(folder.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   ASSERT_TRUE(root);
   ASSERT_EQ(::ioctl(root.get(), FIFREEZE, 0), 0);
@@ -344,17 +344,33 @@ TEST(HelperPool, AHelperThatIsStuckInTheKernelIsAbandonedCountedAndForgottenWhen
         const int fd = ::open(path.data(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
         return std::to_string(fd);
       },
-      folder.path() + "/file");
+      folder.path() + "/file", "fake/a");
   const unsigned stuck = helpers->stuck();
-  // It takes the only place.
-  const auto next = helpers->run(Context().with_timeout(std::chrono::milliseconds(50)), "next", echo, "x");
+  const auto fenced = helpers->fenced(Context(), "fake/a");
+  const auto same = helpers->run(Context(), "same", echo, "x", "fake/a");
+  const auto other = helpers->run(Context(), "other", echo, "x", "fake/b");
+  // It takes a place, of which there are two.
+  std::stop_source stop;
+  std::jthread occupant(
+      [&] { (void)helpers->run(Context().with_stop(stop.get_token()), "wait", forever, ""); });
+  Result<std::string> next = std::string();
+  while (next) next = helpers->run(Context().with_timeout(std::chrono::milliseconds(50)), "next", echo, "x");
+  stop.request_stop();
   ASSERT_EQ(::ioctl(root.get(), FITHAW, 0), 0);
   EXPECT_EQ(result.error().code, Code::deadline_exceeded);
   EXPECT_EQ(result.error().outcome, Outcome::unknown);
   EXPECT_EQ(stuck, 1U);
+  ASSERT_TRUE(fenced);
+  EXPECT_EQ(fenced->key, "fake/a");
+  EXPECT_EQ(fenced->what, "write to a frozen file system");
+  ASSERT_FALSE(same) << "further work of that volume would be stuck, too";
+  EXPECT_EQ(same.error().code, Code::unavailable);
+  EXPECT_EQ(same.error().outcome, Outcome::not_sent);
+  EXPECT_THAT(same.error().message, HasSubstr("write to a frozen file system"));
+  EXPECT_TRUE(other);
   EXPECT_EQ(next.error().outcome, Outcome::not_sent);
-  EXPECT_EQ(helpers->run(context, "after", echo, "x").value(), "x");
-  EXPECT_EQ(helpers->stuck(), 0U);
+  while (helpers->stuck() > 0) std::this_thread::yield();
+  EXPECT_EQ(helpers->run(context, "after", echo, "x", "fake/a").value(), "x");
 }
 
 TEST(HelperWire, RefusesWhatItDidNotWrite) {

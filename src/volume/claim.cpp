@@ -59,7 +59,7 @@ Result<Claim> verify_claim(const Context& context, HelperPool& helpers, const Vo
     return Claim{.mount_point = entry->mount_point, .identity = identity_of(*entry)};
   }
   // Perhaps behind symbolic links: looking at them may block on a file system, so a helper does.
-  auto real = helpers.run(context, "look at the mount point", real_path, path);
+  auto real = helpers.run(context, "look at the mount point", real_path, path, volume.text());
   if (!real) {
     if (real.error().code == Code::deadline_exceeded || real.error().code == Code::cancelled) {
       return fail(std::move(real).error());

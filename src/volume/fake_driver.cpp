@@ -64,6 +64,12 @@ void FakeDriver::behave() {
   path_lies_.clear();
 }
 
+void FakeDriver::forget() {
+  const Lock lock(mutex_);
+  volumes_.clear();
+  kernel_unmounts_ = kernel_mounts_.load();
+}
+
 unsigned FakeDriver::calls(Operation operation, const std::string& volume) const {
   const Lock lock(mutex_);
   return static_cast<unsigned>(std::ranges::count_if(log_, [&](const auto& one) {
@@ -217,30 +223,31 @@ Result<std::string> FakeDriver::path(const Context& context, const std::string& 
 
 Result<std::string> FakeDriver::mount(const Context& context, const std::string& volume,
                                       const std::string& mount_id) {
-  return call<std::string>(context, Operation::mount, volume,
-                           [this, volume, mount_id]() -> Result<std::string> {
-                             const auto found = volumes_.find(volume);
-                             if (found == volumes_.end())
-                               return no(Operation::mount, volume, "no such volume");
-                             std::multiset<std::string>& users = found->second;
-                             if (users.contains(mount_id) && manner.refuses_second_mount) {
-                               return no(Operation::mount, volume, "already mounted by this id");
-                             }
-                             const std::string at = mount_point(volume);
-                             if (users.empty()) {
-                               if (::mkdir(at.c_str(), 0755) != 0 && errno != EEXIST)
-                                 return os_error("mkdir", errno);
-                               if (!manner.plain_directories) {
-                                 if (::mount(volume.c_str(), at.c_str(), "tmpfs", 0, "size=64k") != 0) {
-                                   return no(Operation::mount, volume, os_error("mount", errno).message);
-                                 }
-                                 ++kernel_mounts_;
-                               }
-                             }
-                             if (manner.counts_calls || !users.contains(mount_id)) users.insert(mount_id);
-                             const auto lie = lies_.find(volume);
-                             return lie == lies_.end() ? at : lie->second;
-                           });
+  return call<std::string>(
+      context, Operation::mount, volume, [this, volume, mount_id]() -> Result<std::string> {
+        const auto found = volumes_.find(volume);
+        if (found == volumes_.end()) return no(Operation::mount, volume, "no such volume");
+        std::multiset<std::string>& users = found->second;
+        if (users.contains(mount_id) && manner.refuses_second_mount) {
+          return no(Operation::mount, volume, "already mounted by this id");
+        }
+        const std::string at = mount_point(volume);
+        if (users.empty()) {
+          if (::mkdir(at.c_str(), 0755) != 0 && errno != EEXIST) return os_error("mkdir", errno);
+          if (!manner.plain_directories) {
+            const bool done = manner.mounts
+                                  ? manner.mounts(volume, at)
+                                  : ::mount(volume.c_str(), at.c_str(), "tmpfs", 0, "size=64k") == 0;
+            if (!done) {
+              return no(Operation::mount, volume, os_error("mount", errno).message);
+            }
+            ++kernel_mounts_;
+          }
+        }
+        if (manner.counts_calls || !users.contains(mount_id)) users.insert(mount_id);
+        const auto lie = lies_.find(volume);
+        return lie == lies_.end() ? at : lie->second;
+      });
 }
 
 Status FakeDriver::unmount(const Context& context, const std::string& volume, const std::string& mount_id) {

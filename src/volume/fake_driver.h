@@ -71,6 +71,8 @@ class FakeDriver final : public driver::Driver {
     bool counts_calls = false;          // every Mount needs an Unmount, whatever the id
     bool plain_directories = false;
     bool unmounting_nothing_succeeds = false;
+    // Mounts the volume there instead of a tmpfs.
+    std::function<bool(const std::string& volume, const std::string& at)> mounts = {};
   };
 
   FakeDriver(std::string name, std::string folder, JumpingClock& clock, KillSwitch& kill)
@@ -91,6 +93,8 @@ class FakeDriver final : public driver::Driver {
   void finish_late();
   // Forgets faults and lies that were not used up.
   void behave();
+  // Was restarted, and forgot what it did: its books are empty, its mounts stay.
+  void forget();
 
   unsigned calls(driver::Operation operation, const std::string& volume = {}) const;
   // "mount a", "unmount a", … in the order in which the calls came.

@@ -85,7 +85,9 @@ Status Manager::State::intend(Transaction& transaction, const Context& context, 
       DVDI_CHECK(transition(transaction, *row, MountState::mounting, {.trace_id = context.trace_id()}));
       ours[i] = row;
     }
-    const bool whole = row->state == MountState::mounted && (!row->identity || shows(table, *row));
+    // Where a server is behind it, the table alone does not tell: whoever has the volume's lock asks.
+    const bool whole = row->state == MountState::mounted &&
+                       (!row->identity || (shows(table, *row) && !has_server(row->identity->fs_type)));
     ready = ready && whole;
   }
   if (ready && !known) {
@@ -286,6 +288,13 @@ Result<std::vector<Owed>> Manager::State::release(const Context& context, const 
               DVDI_CHECK(owe_it("the outcome of its Mount is not known"));
               break;
             case MountState::unknown: {
+              if (row->pending == MountRow::Pending::lost && keep_mounted.empty()) {
+                DVDI_CHECK(
+                    transition(transaction, *row, MountState::unmounting,
+                               {.reason = "take the lost mount away", .trace_id = context.trace_id()}));
+                to_take_down.push_back({reference.volume, row->mount_id});
+                break;
+              }
               DVDI_TRY(const auto debt, transaction.debt(reference.volume));
               if (!debt) DVDI_CHECK(owe_it("the outcome of the last call is not known"));
               break;

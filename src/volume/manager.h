@@ -2,6 +2,7 @@
 // unmounts that are owed. ARCHITECTURE.md has the table of states and the reasons.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -27,6 +28,11 @@ struct Policy {
   // After a Mount whose outcome is not known (it timed out, or we were killed in it), the driver may still be
   // at it. So long, "there is nothing to unmount" does not end the matter.
   Duration late_answer = std::chrono::seconds(10);
+  // How long a server behind a mount (FUSE, network) may take to answer a look before the mount counts as
+  // lost.
+  Duration probe_patience = std::chrono::seconds(1);
+  // The same where a container waits for the volume: a slow answer is better than a fresh mount.
+  Duration use_patience = std::chrono::seconds(10);
   // Driver options whose name contains one of these, in whatever case, are secret: a driver that repeats such
   // a value in an error has it replaced before the error goes anywhere.
   std::vector<std::string> secret_options = {"password", "secret", "token", "key"};
@@ -95,6 +101,13 @@ struct Release {
   std::vector<std::string> steps;  // one sentence each, in order
   bool done = false;               // nothing of it is mounted or owed any more
   std::string left;                // why not, if it is not done
+};
+
+// What a look at the mounts with a server behind them told.
+struct Probed {
+  bool anything = false;         // there are such mounts: look again in about a second
+  std::vector<VolumeKey> lost;   // since the last look
+  std::vector<VolumeKey> found;  // were lost, and answer again
 };
 
 // How the calls to one driver went since this manager was made.
@@ -179,6 +192,16 @@ class Manager final : public Holdings {
   // that have gone. Volumes at the same time, each until the context ends. One sentence for each thing that
   // was done or could not be done.
   std::vector<std::string> settle(const Context& context);
+
+  // Mounts that the kernel's table does not show any more become lost, those that it shows again mounted. To
+  // be called when the table has changed. Volumes that somebody is at work on are left to him. Those that
+  // were lost.
+  Result<std::vector<VolumeKey>> note_vanished(const Context& context);
+  // Asks the server behind each mount that has one, in helpers, at most for `probe_patience` each; one that
+  // is gone, fails or does not answer makes the mount lost, one that answers again makes it mounted.
+  Result<Probed> probe(const Context& context);
+  // Why volumes are fenced, by VolumeKey::text(): a helper that touched one is stuck in the kernel.
+  std::map<std::string, std::string> fenced(const Context& context) const;
 
   // failed_precondition while it is in use, mounted, or an unmount is owed.
   Status remove_volume(const Context& context, const VolumeKey& volume);

@@ -54,7 +54,18 @@ Result<std::optional<std::string>> Work::unmount(MountRow row,
   why.duration = clock.boot() - start;
   if (!answer) why.error = answer.error().text();
   const auto table = MountTable::read();
-  const bool there = !table || shows(*table, row);
+  bool there = !table || shows(*table, row);
+  Pending if_there = Pending::refused;
+  if (there) {
+    const ServerLook rest = take_away_if_gone(row);
+    if (rest.state == ServerState::gone || rest.state == ServerState::replaced) {
+      there = false;
+      why.reason = "its server is gone: the dead mount was taken away";
+    } else if (rest.state != ServerState::answers) {
+      if_there = Pending::lost;
+      row.note = why_lost(rest);
+    }
+  }
 
   const auto gone = [&](const std::string& foreign) -> Result<std::optional<std::string>> {
     DVDI_CHECK(move(row, MountState::absent, why, [&](Transaction& transaction) -> Status {
@@ -91,19 +102,16 @@ Result<std::optional<std::string>> Work::unmount(MountRow row,
           refusal.hint = in_use_by(context_, row.mount_point);
           why.error = refusal.text();
         }
-        return owed(Pending::refused, why.error);
+        return owed(if_there, why.error);
       }
       if (may_come_late) {
         return owed(Pending::mount,
                     "the driver may still be at the Mount that it has not answered: " + why.error);
       }
-      why.reason = "nothing of it is mounted: the driver's error is no matter";
+      if (why.reason.empty()) why.reason = "nothing of it is mounted: the driver's error is no matter";
       return gone({});
     case Outcome::not_sent:
-      return owed(before == Pending::mount ? Pending::mount
-                  : there                  ? Pending::refused
-                                           : Pending::unmount,
-                  why.error);
+      return owed(before == Pending::mount ? Pending::mount : there ? if_there : Pending::unmount, why.error);
     case Outcome::none:
     case Outcome::unknown:
       break;
@@ -156,7 +164,7 @@ Result<std::string> Work::settle_unreferenced() {
     case MountState::absent:
       if (debt && debt->parked) return settle_parked(row);
       if (debt && debt->next_try.boot > context_.clock().boot()) return std::string();
-      found_as = "an unmount that was owed";
+      found_as = row.pending == Pending::lost && !debt ? "a mount that was lost" : "an unmount that was owed";
       break;
   }
   const Pending before = row.pending;

@@ -28,8 +28,8 @@ constexpr std::array allowed = {
 };
 
 std::string event_type(MountState from, MountState to, const Cause& cause) {
+  if (cause.lost && (to == absent || to == unknown)) return "dvdi.mount.lost";
   if (to != absent) return fmt::format("dvdi.mount.{}", mount_state_name(to));
-  if (cause.lost) return "dvdi.mount.lost";
   if (from == mounting) return "dvdi.mount.failed";
   return "dvdi.mount.unmounted";
 }
@@ -68,6 +68,12 @@ Status transition(Transaction& transaction, MountRow& row, MountState to, const 
   if (from == mounted) DVDI_CHECK(transaction.close_usage(UsageInterval::Kind::mounted, row.volume));
   row.state = to;
   row.since = transaction.now();
+  // The note stays while an unmount is tried: if it fails, it is still why.
+  const auto pending = row.pending;
+  if (to == mounted || to == mounting ||
+      (to == unknown && pending != MountRow::Pending::lost && pending != MountRow::Pending::found)) {
+    row.note.clear();
+  }
   if (to != unknown) row.pending = MountRow::Pending::none;
   if (to == mounted) {
     row.mounted_since = transaction.now();
@@ -92,6 +98,7 @@ Status transition(Transaction& transaction, MountRow& row, MountState to, const 
   event.reason = cause.reason;
   event.trace_id = cause.trace_id;
   event.details["from"] = mount_state_name(from);
+  if (event.type == "dvdi.mount.lost") event.details["to"] = mount_state_name(to);
   return transaction.record(event);
 }
 

@@ -14,7 +14,7 @@ struct Cause {
   std::string error = {};
   unsigned attempt = 0;
   std::optional<Duration> duration = {};  // of the driver call that led here
-  bool lost = false;                      // the mount went without us: another boot
+  bool lost = false;                      // the mount went without us: another boot, or its server is gone
   std::string trace_id = {};
 };
 

@@ -41,12 +41,16 @@ Result<Mounted> Work::bring_up(const Request& request, const std::optional<Mount
     case MountState::mounted: {
       DVDI_TRY(const MountTable table, MountTable::read());
       if (!found->identity || shows(table, *found)) {
-        DVDI_CHECK(parts_.ledger.write(context_.detached(time_to_record), "record the use of a mount", with));
-        return mounted(*found);
+        DVDI_TRY(const ServerLook server, look(*found));
+        if (server.state == ServerState::answers) {
+          DVDI_CHECK(
+              parts_.ledger.write(context_.detached(time_to_record), "record the use of a mount", with));
+          return mounted(*found);
+        }
+        DVDI_CHECK(lose(*found, why_lost(server)));
+        return replace(*found, request, with, "take the lost mount away before mounting afresh");
       }
-      found->pending = MountRow::Pending::mount;
-      DVDI_CHECK(
-          move(*found, MountState::unknown, cause("the kernel's mount table does not show it any more")));
+      DVDI_CHECK(lose(*found, std::string(vanished)));
       break;
     }
     case MountState::mounting:
@@ -138,7 +142,7 @@ Result<Mounted> Work::mount_first(MountRow row, const Request& request,
     return failed(std::move(path).error(), known ? MountState::absent : MountState::unknown, took);
   }
   const bool plain = calls_.may_be_plain_directory(context_, volume_);
-  auto claim = verify_claim(context_, parts_.helpers, volume_, *path, plain);
+  auto claim = verify(*path, plain);
   if (!claim) {
     auto result = failed(std::move(claim).error(), MountState::unknown, took);
     // The driver counts us as a user of whatever it did: give that back at once.
@@ -195,37 +199,53 @@ std::optional<Claim> Work::find_mount(const MountRow& row) {
   }
   for (const std::string& place : places) {
     // A directory is no proof of a mount: only the table counts here.
-    if (auto claim = verify_claim(context_, parts_.helpers, volume_, place, false)) return *claim;
+    if (auto claim = verify(place, false)) return *claim;
   }
   return std::nullopt;
 }
 
+// The row's own mount, if the table shows it and whoever serves it answers.
+std::optional<Claim> Work::whole(const MountRow& row) {
+  const auto table = MountTable::read();
+  if (!table || !shows(*table, row)) return std::nullopt;
+  const auto server = look(row);
+  if (!server || server->state != ServerState::answers) return std::nullopt;
+  return Claim{.mount_point = row.mount_point, .identity = identity_of(*table->at(row.mount_point))};
+}
+
 Result<Mounted> Work::settle_for_use(MountRow row, const Request& request,
                                      const std::function<Status(Transaction&)>& with) {
-  const auto adopt = [&](const MountRow& whole, const Claim& claim, std::string reason) {
-    return record_mounted(whole, claim, request, cause(std::move(reason)), {}, with);
-  };
-  const auto whole = [&](const MountRow& looked_at) -> std::optional<Claim> {
-    const auto table = MountTable::read();
-    if (!table || !shows(*table, looked_at)) return std::nullopt;
-    return Claim{.mount_point = looked_at.mount_point,
-                 .identity = identity_of(*table->at(looked_at.mount_point))};
-  };
   if (row.pending == MountRow::Pending::mount || row.pending == MountRow::Pending::none) {
-    if (const auto claim = find_mount(row))
-      return adopt(row, *claim, "adopted: the earlier Mount had taken effect");
+    if (const auto claim = find_mount(row)) {
+      return record_mounted(row, *claim, request, cause("adopted: the earlier Mount had taken effect"), {},
+                            with);
+    }
     return mount_again(row, request, with);
   }
-  if (row.pending == MountRow::Pending::refused) {
-    if (const auto claim = whole(row)) return adopt(row, *claim, "taken over: its unmount had failed");
+  const bool lost = row.pending == MountRow::Pending::lost;
+  if (lost || row.pending == MountRow::Pending::refused) {
+    if (const auto claim = whole(row)) {
+      return record_mounted(row, *claim, request,
+                            cause(std::string(lost ? found_again : "taken over: its unmount had failed")), {},
+                            with);
+    }
   }
-  // An unmount that is under way is finished first, never turned back: the driver may still be at it.
-  DVDI_CHECK(move(row, MountState::unmounting, cause("finish the earlier unmount before mounting afresh")));
+  return replace(row, request, with,
+                 lost ? "take the lost mount away before mounting afresh"
+                      : "finish the earlier unmount before mounting afresh");
+}
+
+// An unmount that is under way is finished first, never turned back: the driver may still be at it.
+Result<Mounted> Work::replace(MountRow row, const Request& request,
+                              const std::function<Status(Transaction&)>& with, std::string_view why) {
+  DVDI_CHECK(move(row, MountState::unmounting, cause(std::string(why))));
   DVDI_TRY(const auto owed, unmount(row, {}, MountRow::Pending::unmount, {}));
   if (!owed) return fresh(request, with);
   DVDI_TRY(auto now, this->row());
   if (now && now->state == MountState::unknown && now->pending == MountRow::Pending::refused) {
-    if (const auto claim = whole(*now)) return adopt(*now, *claim, "taken over: its unmount had failed");
+    if (const auto claim = whole(*now)) {
+      return record_mounted(*now, *claim, request, cause("taken over: its unmount had failed"), {}, with);
+    }
   }
   return Error{.code = Code::unavailable,
                .message = fmt::format("an earlier unmount must end first, and does not: {}", *owed),
@@ -258,7 +278,7 @@ Result<Mounted> Work::mount_again(MountRow row, const Request& request,
   const Duration took = context_.clock().boot() - start;
   if (path) {
     const bool plain = calls_.may_be_plain_directory(context_, volume_);
-    auto claim = verify_claim(context_, parts_.helpers, volume_, *path, plain);
+    auto claim = verify(*path, plain);
     if (!claim) return failed(std::move(claim).error(), took);
     Cause why = cause();
     why.attempt = 2;

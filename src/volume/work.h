@@ -2,11 +2,19 @@
 // last one, settle what is not known. Reads the row first and acts on what it says.
 #pragma once
 
+#include "linux/served_mount.h"
 #include "volume/calls.h"
 #include "volume/claim.h"
 #include "volume/state.h"
 
 namespace dvdi::volume {
+
+// Reasons of transitions that several places give.
+inline constexpr std::string_view vanished = "the kernel's mount table does not show it any more";
+inline constexpr std::string_view found_again = "the lost mount is there and answers again";
+
+// The reason of such a transition, from what the server said.
+std::string why_lost(const ServerLook& look);
 
 class Work {
  public:
@@ -27,6 +35,11 @@ class Work {
   Result<std::optional<std::string>> take_down(const std::string& mount_id,
                                                const std::function<Status(Transaction&)>& with);
 
+  // `mounted` as seen becomes lost for that reason; lost as seen becomes mounted again, if the table shows it
+  // and somebody refers to it. False if the row is another by now.
+  Result<bool> note(const MountRow& seen, const std::string& why);
+  Result<bool> find_again(const MountRow& seen);
+
   // A transitional row or a debt that nobody refers to. A sentence on what became of it; "" if there was
   // nothing to do.
   Result<std::string> settle_unreferenced();
@@ -38,12 +51,25 @@ class Work {
                               const std::function<Status(Transaction&)>& with);
   Result<Mounted> settle_for_use(MountRow row, const Request& request,
                                  const std::function<Status(Transaction&)>& with);
+  Result<Mounted> replace(MountRow row, const Request& request,
+                          const std::function<Status(Transaction&)>& with, std::string_view why);
+  std::optional<Claim> whole(const MountRow& row);
   Result<Mounted> fresh(const Request& request, const std::function<Status(Transaction&)>& with);
   Result<Mounted> record_mounted(MountRow row, const Claim& claim, const Request& request, const Cause& cause,
                                  const std::string& foreign, const std::function<Status(Transaction&)>& with);
   // The mount of a row whose outcome is not known: where the driver or the row says it could be and the table
   // shows one.
   std::optional<Claim> find_mount(const MountRow& row);
+  // A claim of the driver's, held against the kernel's table, and against the server behind it, if there is
+  // one.
+  Result<Claim> verify(const std::string& path, bool plain_directory);
+  // What the server behind the mount of a row says; a mount without one answers.
+  Result<ServerLook> look(const MountRow& row);
+  // `mounted` to `unknown`: the mount went without us.
+  Status lose(MountRow& row, const std::string& why);
+  // After an Unmount: detaches a mount of ours that is still in the table and whose server is gone. Says what
+  // else is wrong with a mount that stays.
+  ServerLook take_away_if_gone(const MountRow& row);
   // Unmounts a row in state `unmounting` and records what came of it. The reason, if it is owed. `before` is
   // what was pending when the row was `unknown`, and `suspect_since` since when: a Mount may be answered
   // late.
