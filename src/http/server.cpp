@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdint>
+#include <exception>
 #include <map>
 #include <system_error>
 #include <thread>
@@ -183,7 +184,8 @@ void ThreadedServer::loop() {
     std::array<epoll_event, 64> events{};
     const int count =
         ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), paused_ ? no_room_ms : -1);
-    bool may_accept = count == 0;  // the pause is over
+    bool resumes = count == 0;
+    bool may_accept = false;
     for (int i = 0; i < count; ++i) {
       const std::uint64_t about = events.at(static_cast<std::size_t>(i)).data.u64;
       if (about == about_listener) {
@@ -191,7 +193,7 @@ void ThreadedServer::loop() {
       } else if (about == about_wake) {
         std::uint64_t ignored = 0;
         [[maybe_unused]] const ssize_t got = ::read(wake_.get(), &ignored, sizeof ignored);
-        may_accept = true;  // a connection that ended has left room
+        resumes = true;  // a connection that ended has left room
       } else {
         client_gone(about);
       }
@@ -201,6 +203,8 @@ void ThreadedServer::loop() {
       const Lock lock(mutex_);
       if (stopping_) return;
     }
+    // If somebody waits, the next turn hears of it; if nobody does, nothing wakes the loop any more.
+    if (paused_ && resumes) paused_ = !watch(EPOLL_CTL_MOD, listener_.get(), EPOLLIN, about_listener);
     if (common_.draining) {
       stop_accepting();
     } else if (may_accept) {
@@ -220,11 +224,8 @@ bool ThreadedServer::accept_one() {
   UniqueFd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   if (!socket) {
     if (errno == EINTR || errno == ECONNABORTED) return true;
-    if (errno != EAGAIN && errno != EWOULDBLOCK) return no_room();
+    return errno == EAGAIN || errno == EWOULDBLOCK ? false : no_room();
   }
-  // A pause is over as soon as there is room.
-  if (paused_) paused_ = !watch(EPOLL_CTL_MOD, listener_.get(), EPOLLIN, about_listener);
-  if (!socket) return false;
   begin(std::move(socket));
   return true;
 }
@@ -264,16 +265,16 @@ void ThreadedServer::begin(UniqueFd socket) {
   // thread. A client that shut down its sending side alone is not that.
   if (!watch(EPOLL_CTL_ADD, descriptor, EPOLLET, id))
     return tell(descriptor, "the server has no memory left");
-  Record& record = running_[id];
-  record.connection =
-      std::make_unique<Connection>(std::move(socket), peer, count >= common_.limits.connections, common_);
   try {
+    Record& record = running_[id];
+    const bool refused = count >= common_.limits.connections;
+    record.connection = std::make_unique<Connection>(std::move(socket), peer, refused, common_);
     record.thread = std::thread([this, id, connection = record.connection.get()] {
       connection->serve();
       over(id);
     });
-  } catch (const std::system_error&) {
-    tell(descriptor, "the server can start no thread; try again later");
+  } catch (const std::exception&) {
+    tell(descriptor, "the server has no thread or memory left; try again later");
     running_.erase(id);
   }
 }

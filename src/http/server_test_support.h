@@ -118,10 +118,10 @@ class HttpServer : public testing::Test {
 
   std::string socket_path() const { return folder_ + "/s"; }
 
-  Server& serve(Handler handler, const ServerLimits& limits = {}) {
+  Server& serve(Handler handler, const ServerLimits& limits = {}, const Clock& clock = system_clock()) {
     auto listening = listen_unix(socket_path(), 0600);
     EXPECT_TRUE(listening) << listening.error().text();
-    auto server = Server::start(std::move(*listening), std::move(handler), limits);
+    auto server = Server::start(std::move(*listening), std::move(handler), limits, clock);
     EXPECT_TRUE(server) << server.error().text();
     server_ = std::move(*server);
     return *server_;
