@@ -5,6 +5,8 @@
 
 #include <algorithm>
 
+#include "base/planted_bug.h"
+
 namespace dvdi {
 
 namespace {
@@ -19,7 +21,7 @@ void configure(SQLite::Database& database, bool read_only) {
   sqlite3_extended_result_codes(handle, 1);
   if (!read_only) {
     database.exec("PRAGMA journal_mode=WAL");
-    database.exec("PRAGMA synchronous=FULL");
+    database.exec(planted_bug == 1 ? "PRAGMA synchronous=NORMAL" : "PRAGMA synchronous=FULL");
     database.exec("PRAGMA journal_size_limit=16777216");
   }
   database.exec("PRAGMA foreign_keys=ON");

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "base/planted_bug.h"
 #include "linux/holders.h"
 #include "volume/books.h"
 #include "volume/manager_state.h"
@@ -35,10 +36,13 @@ Result<std::optional<std::string>> Work::take_down(const std::string& mount_id,
 Result<std::optional<std::string>> Work::unmount(MountRow row,
                                                  const std::function<Status(Transaction&)>& with,
                                                  Pending before, std::optional<BootTime> suspect_since) {
+  bool whereabouts_known = true;
   if (row.mount_point.empty()) {
     // A Mount whose answer we never got: where would it be?
     // Only a mount that is there counts: whatever else the driver says (`/`, for one) is no place of ours.
-    if (const auto path = calls_.path(context_, volume_)) {
+    const auto path = calls_.path(context_, volume_);
+    whereabouts_known = path.has_value() || path.error().outcome == Outcome::refused;
+    if (path) {
       if (const auto claim = verify_claim(context_, parts_.helpers, volume_, *path, false)) {
         row.mount_point = claim->mount_point;
         row.identity = claim->identity;
@@ -102,7 +106,12 @@ Result<std::optional<std::string>> Work::unmount(MountRow row,
           refusal.hint = in_use_by(context_, row.mount_point);
           why.error = refusal.text();
         }
+        if (planted_bug == 2) return gone({});
         return owed(if_there, why.error);
+      }
+      // Where nobody could say where it would be, that the table shows nothing there proves nothing.
+      if (!whereabouts_known) {
+        return owed(before == Pending::mount ? Pending::mount : Pending::unmount, why.error);
       }
       if (may_come_late) {
         return owed(Pending::mount,
