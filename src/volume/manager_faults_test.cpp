@@ -115,6 +115,21 @@ TEST_F(ManagerFaults, AMountThatIsAnsweredTooLateIsUnmounted) {
 }
 
 // Scenario 2.
+// It was done, and nobody can say where it is: that the table shows nothing of ours proves nothing.
+TEST_F(ManagerFaults, ARefusedUnmountOfAMountThatNobodyCanFindIsOwed) {
+  fake->fail(Operation::mount, "a", Fault::time_out_done);
+  ASSERT_FALSE(acquire("c1", {want("a")}));
+  clock.advance(policy.late_answer + std::chrono::minutes(6));
+  fake->fail(Operation::path, "a", Fault::not_sent);
+  fake->fail(Operation::unmount, "a", Fault::refuse);
+  static_cast<void>(manager->settle(context()));
+  ASSERT_TRUE(row("a"));
+  EXPECT_TRUE(debt("a"));
+  EXPECT_TRUE(mounted_in_kernel("a"));
+  settle_all();
+  expect_nothing_left();
+}
+
 TEST_F(ManagerFaults, AMountThatIsAnsweredTooLateIsAdoptedByTheNext) {
   fake->fail(Operation::mount, "a", Fault::time_out_late);
   ASSERT_FALSE(acquire("c1", {want("a")}));

@@ -82,10 +82,8 @@ void Invariants::apply(const StoredEvent& event) {
                          volume.text(), from, before));
     }
     std::string to = type.substr(std::string_view("dvdi.mount.").size());
-    if (to == "lost" && now_.mount(volume) != nullptr && now_.mount(volume)->mount_id == text("mount_id")) {
-      to = "unknown";  // it vanished, and is still referred to
-    }
-    if (to == "failed" || to == "unmounted" || to == "lost") {
+    if (to == "lost") to = text("to");
+    if (to == "failed" || to == "unmounted" || to == "absent") {
       replayed_.mounts.erase(volume);
     } else {
       replayed_.mounts[volume] = {to, text("mount_id")};

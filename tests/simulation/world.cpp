@@ -159,7 +159,9 @@ void World::act() {
     if (auto* one = any([](const Container& c) { return !c.over || c.calls > 0; })) clean_up(*one);
   } else if (what < 720) {
     settle();
-  } else if (what < 750) {
+  } else if (what < 735) {
+    look();
+  } else if (what < 755) {
     recover();
   } else if (what < 790) {
     operate();
@@ -459,6 +461,17 @@ void World::settle() {
   spawn(fmt::format("settle{}", number), [this](SimulatedEngine& engine) {
     for (const std::string& sentence : engine.volumes().settle(context(seconds(5))))
       trace_.line("{}", sentence);
+  });
+}
+
+// What a daemon does when the kernel's table has changed.
+void World::look() {
+  const unsigned number = ++calls_;
+  spawn(fmt::format("look{}", number), [this](SimulatedEngine& engine) {
+    const auto lost = engine.volumes().note_vanished(context(minutes(1)));
+    trace_.line("vanished: {}", lost ? std::to_string(lost->size()) : lost.error().text());
+    static_cast<void>(engine.volumes().probe(context(minutes(1))));
+    check();
   });
 }
 

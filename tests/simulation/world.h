@@ -48,6 +48,7 @@ class World {
   void clean_up(Container& container);
   void recover();
   void settle();
+  void look();
   void operate();  // create, remove, release by hand
   void foreign();
   void vanish();
