@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -14,6 +13,7 @@
 #include "linux/fd.h"
 #include "linux/mount_api.h"
 #include "linux/remove_tree.h"
+#include "linux/shared_folder.h"
 
 namespace dvdi::driver::local {
 
@@ -28,66 +28,6 @@ Result<MountWork> decode(std::string_view bytes) {
   DVDI_TRY(VolumeRecord record, from_json(pieces[2], "the work of a helper"));
   return MountWork{
       .directory = std::string(pieces[0]), .folder = std::string(pieces[1]), .record = std::move(record)};
-}
-
-bool is_mount_root(int fd) {
-  struct statx info{};
-  return ::statx(fd, "", AT_EMPTY_PATH, STATX_TYPE, &info) == 0 &&
-         (info.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
-}
-
-// Held while DIR/mnt's own mount is made or taken away; the kernel drops it with the helper.
-Result<UniqueFd> lock_mounts(const std::string& directory) {
-  const std::string path = directory + "/mnt.lock";
-  UniqueFd file(::open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
-  if (!file) return os_error("open " + path, errno);
-  while (::flock(file.get(), LOCK_EX) < 0) {
-    if (errno != EINTR) return os_error("lock " + path, errno);
-  }
-  return file;
-}
-
-Result<UniqueFd> open_mounts(const std::string& directory) {
-  const std::string path = directory + "/mnt";
-  UniqueFd mounts(::open(path.c_str(), path_folder));
-  if (!mounts) return os_error("open " + path, errno);
-  return mounts;
-}
-
-// Opens DIR/mnt as a shared mount. While the descriptor is open, the kernel refuses to take that mount away
-// (busy), so no lock needs to be held while the volume is mounted, which may take long.
-Result<UniqueFd> open_shared_mounts(const std::string& directory) {
-  DVDI_TRY(UniqueFd mounts, open_mounts(directory));
-  if (is_mount_root(mounts.get())) return mounts;
-  DVDI_TRY(const UniqueFd lock, lock_mounts(directory));
-  DVDI_TRY(mounts, open_mounts(directory));
-  if (is_mount_root(mounts.get())) return mounts;  // another helper was faster
-  DVDI_TRY(const UniqueFd copy, clone_mount(mounts.get(), Depth::top));
-  // A copy of a shared mount is its peer: private first, or every mount in it would appear there twice. And
-  // shared before anybody can see it: who is killed in between must not leave one that is not.
-  DVDI_CHECK(set_mount_attributes(copy.get(), 0, MS_PRIVATE, Depth::top));
-  DVDI_CHECK(set_mount_attributes(copy.get(), 0, MS_SHARED, Depth::top));
-  DVDI_CHECK(attach_mount(copy.get(), mounts.get()));
-  return open_mounts(directory);
-}
-
-// Takes DIR/mnt's own mount away, if it is ours and nothing is mounted or being mounted in it: else the
-// kernel says busy, and the last one to unmount a volume does it. Not worth an error.
-void tidy_mounts(const std::string& directory) {
-  const auto lock = lock_mounts(directory);
-  if (!lock) return;
-  const std::string path = directory + "/mnt";
-  struct stat parent{};
-  struct stat mounts{};
-  {
-    const auto opened = open_mounts(directory);
-    if (!opened || !is_mount_root(opened->get()) || ::fstat(opened->get(), &mounts) < 0 ||
-        ::stat(directory.c_str(), &parent) < 0) {
-      return;
-    }
-  }
-  // An operator may have mounted a file system of his own there.
-  if (parent.st_dev == mounts.st_dev) ::umount2(path.c_str(), UMOUNT_NOFOLLOW);
 }
 
 std::string by_descriptor(int fd) { return fmt::format("/proc/self/fd/{}", fd); }
@@ -179,14 +119,14 @@ std::string encode(const MountWork& work) {
 Result<std::string> mount_volume(std::string_view bytes) {
   DVDI_TRY(const MountWork work, decode(bytes));
   Status mounted = [&]() -> Status {
-    DVDI_TRY(const UniqueFd mounts, open_shared_mounts(work.directory));
+    DVDI_TRY(const UniqueFd mounts, open_shared_folder(work.directory, "mnt"));
     auto done = mount_in(mounts.get(), work);
     // Never more than an empty folder goes; one with a mount on it does not.
     if (!done) ::unlinkat(mounts.get(), work.folder.c_str(), AT_REMOVEDIR);
     return done;
   }();
   if (mounted) return std::string();
-  tidy_mounts(work.directory);
+  tidy_shared_folder(work.directory, "mnt");
   return fail(std::move(mounted).error());
 }
 
@@ -204,12 +144,12 @@ Result<std::string> unmount_volume(std::string_view bytes) {
   // Removing the folder also ends what private mount namespaces still show on it. One that stays harms
   // nobody.
   ::rmdir(path.c_str());
-  tidy_mounts(directory);
+  tidy_shared_folder(directory, "mnt");
   return std::string();
 }
 
 Result<std::string> tidy(std::string_view directory) {
-  tidy_mounts(std::string(directory));
+  tidy_shared_folder(std::string(directory), "mnt");
   return std::string();
 }
 

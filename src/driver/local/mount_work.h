@@ -1,8 +1,6 @@
 // The work on mounts that can block: run in helper processes (linux/helper_pool.h).
 //
-// DIR/mnt is a mount of its own, bound on itself and shared, from the first mount in it to the last: what is
-// unmounted here is then unmounted in the mount namespaces that were made meanwhile, too, whatever the
-// propagation of the host's root is.
+// DIR/mnt is a shared folder (linux/shared_folder.h).
 #pragma once
 
 #include <string>
