@@ -111,6 +111,13 @@ Result<std::unique_ptr<Engine>> Engine::open(const Context& context, const Confi
   isolators.push_back(std::make_unique<isolator::SharedFilesystem>(
       helpers, isolator::SharedFilesystem::Options{.sandbox_in_container = config.sandbox_in_container,
                                                    .path_timeout = config.volumes.call_deadline}));
+  auto staged = std::make_unique<isolator::StagedMounts>(
+      isolator::StagedMounts::Parts{*engine->ledger_, helpers, *engine->locks_},
+      isolator::StagedMounts::Options{.state_dir = dir,
+                                      .mount_timeout = config.volumes.call_deadline,
+                                      .unmount_timeout = config.volumes.call_deadline});
+  engine->staged_ = staged.get();
+  isolators.push_back(std::move(staged));
   DVDI_TRY(engine->chain_, isolator::Chain::build(std::move(isolators),
                                                   {.container_locks = *engine->locks_,
                                                    .books = *engine,
@@ -141,6 +148,8 @@ void Engine::settle(const Context& context) {
     if (work.size() == 16) run_parallel(std::exchange(work, {}));
   }
   run_parallel(std::move(work));
+  // Before debts are paid: a volume must not be unmounted below a mount of ours.
+  for (std::string& sentence : staged_->settle(context)) note(std::move(sentence));
   for (std::string& sentence : volumes_->settle(context)) note(std::move(sentence));
 
   std::set<std::string> known;
@@ -161,7 +170,8 @@ Result<Api::Prepared> Engine::prepare(const Context& context, const PrepareOptio
     DVDI_TRY(directory, make_sandbox(context, helpers_, config_.state_dir, prepared.key.id,
                                      request.command().user(), request.rootfs()));
   }
-  auto launch = chain_->prepare(context, prepared.key, request, directory, ours, options.worker);
+  auto launch =
+      chain_->prepare(context, prepared.key, request, directory, ours, options.worker, options.staged);
   if (!launch) {
     // Whether the sandbox is in use by a container of the same id that was there before, the ledger knows.
     const Context after = context.detached(std::chrono::minutes(1));

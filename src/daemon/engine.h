@@ -10,6 +10,7 @@
 #include "daemon/catalog.h"
 #include "daemon/config.h"
 #include "isolator/chain.h"
+#include "isolator/staged_mounts.h"
 #include "linux/file_lock.h"
 #include "linux/helper_pool.h"
 #include "store/ledger.h"
@@ -79,6 +80,7 @@ class Engine final : public Api, private isolator::Books {
   std::unique_ptr<Ledger> ledger_;
   std::unique_ptr<NodeCatalog> drivers_;
   std::unique_ptr<volume::Manager> volumes_;
+  isolator::StagedMounts* staged_ = nullptr;  // the chain's
   std::unique_ptr<isolator::Chain> chain_;
   std::vector<std::string> notices_;
 };

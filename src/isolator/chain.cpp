@@ -41,9 +41,6 @@ struct Chain::Entry {
 
 namespace {
 
-// Another word than a volume's key begins with: container and volume locks may lie in one file.
-std::string lock_key(const ContainerKey& key) { return fmt::format("container {}", key.text()); }
-
 std::string shown(const ContainerKey& key) { return fmt::format("container '{}'", printable(key.text())); }
 
 bool has_ended(const std::optional<ContainerRow>& row) { return !row || row->state == ContainerState::ended; }
@@ -98,6 +95,9 @@ Error broken_off(const ContainerKey& key) {
 }
 
 }  // namespace
+
+// Another word than a volume's key begins with: container and volume locks may lie in one file.
+std::string container_lock_key(const ContainerKey& key) { return fmt::format("container {}", key.text()); }
 
 std::string digest_of(const v1::ContainerRequest& request) {
   std::string bytes;
@@ -165,10 +165,12 @@ Status Chain::no_children(const Context& context, const ContainerKey& key) {
 Result<v1::ContainerLaunchInfo> Chain::prepare(const Context& context, const ContainerKey& key,
                                                const v1::ContainerRequest& request,
                                                const std::string& directory, bool directory_is_ours,
-                                               const std::optional<ProcessIdentity>& worker) {
+                                               const std::optional<ProcessIdentity>& worker, bool staged) {
   const std::string what = fmt::format("preparing {}", shown(key));
   const auto call = std::make_shared<PrepareCall>();
   call->digest = digest_of(request);
+  // The answers differ: one is no repetition of the other.
+  if (staged) call->digest = sha256_hex(call->digest + " staged");
   {
     Lock lock(mutex_);
     for (;;) {
@@ -215,6 +217,7 @@ Result<v1::ContainerLaunchInfo> Chain::prepare(const Context& context, const Con
                             .directory = directory,
                             .directory_is_ours = directory_is_ours,
                             .worker = worker,
+                            .staged = staged,
                             .working = request.container_info(),
                             .host_paths = {},
                             .launch = {}};
@@ -226,8 +229,8 @@ Result<v1::ContainerLaunchInfo> Chain::prepare(const Context& context, const Con
 Result<v1::ContainerLaunchInfo> Chain::run_prepare(const Context& context, Preparation& preparation,
                                                    PrepareCall& call) {
   const ContainerKey& key = preparation.key;
-  DVDI_TRY(const auto held,
-           parts_.container_locks.acquire(context, lock_key(key), fmt::format("preparing {}", shown(key))));
+  DVDI_TRY(const auto held, parts_.container_locks.acquire(context, container_lock_key(key),
+                                                           fmt::format("preparing {}", shown(key))));
   DVDI_TRY(const auto row, parts_.books.find(context, key));
   // Before any isolator is invoked: the roll-back of a conflict would take the other one's volumes.
   if (!has_ended(row) && row->digest != call.digest) return conflict(key);
@@ -236,7 +239,8 @@ Result<v1::ContainerLaunchInfo> Chain::run_prepare(const Context& context, Prepa
   {
     const Lock lock(mutex_);
     const Entry& entry = containers_.at(key);
-    if (prepared_before && entry.prepared && entry.prepared->digest == call.digest)
+    // Of another launcher's container the mounts are looked at again: one of them may have vanished.
+    if (prepared_before && !preparation.staged && entry.prepared && entry.prepared->digest == call.digest)
       return entry.prepared->launch;
   }
 
@@ -313,7 +317,7 @@ Status Chain::isolate(const Context& context, const ContainerKey& key, pid_t pid
     forget_if_idle(key);
     changed_.notify_all();
   });
-  DVDI_TRY(const auto held, parts_.container_locks.acquire(context, lock_key(key), what));
+  DVDI_TRY(const auto held, parts_.container_locks.acquire(context, container_lock_key(key), what));
   for (const auto& isolator : isolators_) DVDI_CHECK(isolator->isolate(context, key, pid, watch));
   return {};
 }
@@ -373,8 +377,8 @@ Result<std::vector<Owed>> Chain::cleanup(const Context& context, const Container
 }
 
 Result<std::vector<Owed>> Chain::run_cleanup(const Context& context, const ContainerKey& key) {
-  DVDI_TRY(const auto held,
-           parts_.container_locks.acquire(context, lock_key(key), fmt::format("cleaning up {}", shown(key))));
+  DVDI_TRY(const auto held, parts_.container_locks.acquire(context, container_lock_key(key),
+                                                           fmt::format("cleaning up {}", shown(key))));
   DVDI_CHECK(no_children(context, key));
   std::vector<Owed> all_owed;
   std::vector<Failure> failures;

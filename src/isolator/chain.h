@@ -24,6 +24,9 @@ class Books {
   virtual Result<std::vector<std::string>> children(const Context& context, const ContainerKey& key) = 0;
 };
 
+// The container's key in Parts::container_locks.
+std::string container_lock_key(const ContainerKey& key);
+
 // SHA-256 of the request, the same for the same request in every build and process.
 std::string digest_of(const v1::ContainerRequest& request);
 
@@ -50,12 +53,13 @@ class Chain {
   // All isolators, or the error of the first that failed with every error of the roll-back attached. Repeated
   // with the same request it gives the same answer without a new effect, also while the first call runs; only
   // where that one's caller gave up (cancelled, deadline) does a repetition that waits for it try afresh.
-  // conflict: the container is known with another request. failed_precondition: it, or its parent, is cleaned
-  // up.
+  // conflict: the container is known with another request, or to be launched by somebody else.
+  // failed_precondition: it, or its parent, is cleaned up.
   Result<v1::ContainerLaunchInfo> prepare(const Context& context, const ContainerKey& key,
                                           const v1::ContainerRequest& request, const std::string& directory,
                                           bool directory_is_ours,
-                                          const std::optional<ProcessIdentity>& worker = {});
+                                          const std::optional<ProcessIdentity>& worker = {},
+                                          bool staged = false);
 
   // In the order of prepare; the first error stops it.
   Status isolate(const Context& context, const ContainerKey& key, pid_t pid, bool watch = false);

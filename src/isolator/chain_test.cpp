@@ -204,6 +204,27 @@ TEST_F(ChainTest, RepeatedPrepareGivesTheSameAnswerWithoutASecondEffect) {
   EXPECT_THAT(log.lines(), ElementsAre("prepare first"));
 }
 
+TEST_F(ChainTest, WhoLaunchesIsPartOfTheRequest) {
+  std::string digest;
+  const auto one = chain(first({.prepare = [&](const Context&, Preparation& preparation) -> Status {
+    EXPECT_TRUE(preparation.staged);
+    digest = preparation.digest;
+    books.put(key, ContainerState::prepared, digest);
+    return {};
+  }}));
+  const auto prepare_as = [&](bool staged) {
+    return one->prepare(context, key, request, folder.text(), true, {}, staged);
+  };
+  ASSERT_TRUE(prepare_as(true));
+  EXPECT_NE(digest, digest_of(request));
+  const auto own = prepare_as(false);
+  ASSERT_FALSE(own);
+  EXPECT_EQ(own.error().code, Code::conflict);
+  // Looked at again, as a mount may have vanished.
+  ASSERT_TRUE(prepare_as(true));
+  EXPECT_THAT(log.lines(), ElementsAre("prepare first", "prepare first"));
+}
+
 TEST_F(ChainTest, AnAnswerThatTheBooksNoLongerHaveIsNotGivenAgain) {
   const auto one = chain(first({.prepare = [&](const Context&, Preparation& preparation) -> Status {
     books.put(key, ContainerState::prepared, preparation.digest);

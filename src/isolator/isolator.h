@@ -22,7 +22,8 @@ using volume::RecoverRequest;
 
 // What isolators may provide to, or need from, one another. Order is derived from these.
 enum class Property {
-  host_paths,  // every volume of the working copy that is mounted on the host has its host_path
+  host_paths,          // every volume of the working copy that is mounted on the host has its host_path
+  mount_instructions,  // the launch info has every mount of the container
 };
 
 // What a provider of host paths knows about one of them, beyond the path. A host path that is in
@@ -42,6 +43,9 @@ struct Preparation {
   std::string directory;                       // the sandbox: absolute, exists
   bool directory_is_ours = false;              // the engine made it and removes it with the container
   std::optional<ProcessIdentity> worker = {};  // as in volume::Holder
+  // Somebody else launches, by path: only volumes that an isolator filled become mounts, each of a private
+  // mount of ours (staged_mounts.h); other isolators of that launcher mount the rest.
+  bool staged = false;
   v1::ContainerInfo working;
   std::map<std::string, HostPath> host_paths;  // by host path, from whoever provided it
   v1::ContainerLaunchInfo launch;              // each isolator adds its part

@@ -35,6 +35,8 @@ std::string_view property_name(Property property) {
   switch (property) {
     case Property::host_paths:
       return "host paths";
+    case Property::mount_instructions:
+      return "mount instructions";
   }
   return "an unknown property";
 }

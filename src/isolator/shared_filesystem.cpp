@@ -22,6 +22,9 @@ std::optional<std::string_view> created_beneath(const v1::Volume& volume, std::s
   return std::nullopt;
 }
 
+// By an isolator: a request gives a host path or a source, never both.
+bool is_filled(const v1::Volume& volume) { return volume.has_source() && volume.has_host_path(); }
+
 // One volume on its way to a mount instruction.
 struct Item {
   const v1::Volume* volume = nullptr;
@@ -78,6 +81,8 @@ class Plan {
   Status add(const v1::Volume& volume);
   Status find_source(Item& item) const;
   Status nest();
+  Status keep_apart() const;
+  std::string target_of(const Item& item) const;
   Status find_target(Item& item);
   Result<PathInfo> make_target(const Item& item);
   Result<PathInfo> host_target(const Item& item);
@@ -92,6 +97,7 @@ class Plan {
   View view_;
   std::optional<Owner> user_;
   std::vector<Item> items_;
+  std::vector<const v1::Volume*> elsewhere_;  // what other isolators of another launcher mount
 };
 
 Status Plan::look_at_folders(const std::string& sandbox_in_container) {
@@ -175,6 +181,39 @@ Status Plan::nest() {
     open.push_back(&item);
   }
   return {};
+}
+
+// Another launcher mounts its own volumes before ours: one inside the other, and one of them hides what the
+// other shows.
+Status Plan::keep_apart() const {
+  for (const v1::Volume* volume : elsewhere_) {
+    const auto place = place_of(view_, volume->container_path());
+    if (!place) continue;  // that isolator's matter
+    for (const Item& item : items_) {
+      const std::string& ours = item.place.relative;
+      const std::string& theirs = place->relative;
+      if (item.place.root != place->root ||
+          !(ours == theirs || lies_in(ours, theirs) || lies_in(theirs, ours)))
+        continue;
+      const std::string_view relation = ours == theirs          ? "is the same as"
+                                        : lies_in(ours, theirs) ? "lies in"
+                                                                : "has in it";
+      return wrong(
+          item,
+          fmt::format("it {} container path '{}', which another isolator mounts ({})", relation,
+                      printable(volume->container_path()),
+                      volume->has_host_path() ? "host path " + printable(volume->host_path())
+                                              : v1::Volume::Source::Type_Name(volume->source().type())),
+          "give the two container paths that do not lie in one another");
+    }
+  }
+  return {};
+}
+
+std::string Plan::target_of(const Item& item) const {
+  if (!preparation_.staged || view_.rootfs.empty() || item.place.beneath != v1::ContainerMountInfo::SANDBOX)
+    return item.target.path;
+  return view_.rootfs + view_.sandbox_in_container + item.target.path.substr(view_.sandbox.size());
 }
 
 Result<PathInfo> Plan::host_target(const Item& item) {
@@ -285,8 +324,15 @@ Status Plan::make_source(Item& item) {
 }
 
 Status Plan::make() {
-  for (const v1::Volume& volume : preparation_.working.volumes()) DVDI_CHECK(add(volume));
+  for (const v1::Volume& volume : preparation_.working.volumes()) {
+    if (preparation_.staged && !is_filled(volume)) {
+      elsewhere_.push_back(&volume);
+    } else {
+      DVDI_CHECK(add(volume));
+    }
+  }
   DVDI_CHECK(nest());
+  DVDI_CHECK(keep_apart());
   for (Item& item : items_) {
     if (item.known == nullptr) {
       // What is there already says whether it is a folder or a file.
@@ -359,7 +405,7 @@ Status Plan::write(v1::ContainerLaunchInfo& launch) {
   for (const Item* sorted : by_real_target()) {
     const Item& item = *sorted;
     v1::ContainerMountInfo mount;
-    mount.set_target(item.target.path);
+    mount.set_target(target_of(item));
     mount.set_source(item.source);
     std::uint32_t flags = MS_BIND | MS_REC | MS_NOSUID | MS_NODEV;
     if (item.read_only()) flags |= MS_RDONLY;
@@ -394,6 +440,7 @@ Status Plan::write(v1::ContainerLaunchInfo& launch) {
 }  // namespace
 
 Status SharedFilesystem::prepare(const Context& context, Preparation& preparation) {
+  if (preparation.staged && std::ranges::none_of(preparation.working.volumes(), is_filled)) return {};
   Plan plan(context.with_timeout(options_.path_timeout), helpers_, preparation);
   DVDI_CHECK(plan.look_at_folders(options_.sandbox_in_container));
   DVDI_CHECK(plan.make());

@@ -11,6 +11,10 @@ namespace dvdi::isolator {
 // ends with the task. So cleanup and recover have nothing to undo. Folders that were made for container paths
 // stay: those in a sandbox of ours go with it, and nothing in a user's directory or root file system is
 // removed.
+//
+// For another launcher only volumes that an isolator filled become instructions: what has a source, and a
+// host path that the request did not give. With a rootfs their targets in the sandbox are named where that
+// launcher mounts the sandbox in the rootfs, which would hide them otherwise.
 class SharedFilesystem final : public Isolator {
  public:
   struct Options {
@@ -24,6 +28,7 @@ class SharedFilesystem final : public Isolator {
   SharedFilesystem(HelperPool& helpers, Options options) : helpers_(helpers), options_(std::move(options)) {}
 
   std::string_view name() const override { return "shared filesystem"; }
+  std::vector<Property> provides() const override { return {Property::mount_instructions}; }
   std::vector<Property> needs() const override { return {Property::host_paths}; }
   Status prepare(const Context& context, Preparation& preparation) override;
   Result<std::vector<Owed>> cleanup(const Context&, const ContainerKey&,

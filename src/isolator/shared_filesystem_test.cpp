@@ -23,7 +23,8 @@ using testing::HasSubstr;
 struct SharedFilesystemTest : testing::Test {
   TempDir dir;
   std::string sandbox = dir.make_folder("sandbox");
-  std::string image;  // "": none
+  std::string image;    // "": none
+  bool staged = false;  // somebody else launches
   SharedFilesystem isolator{helpers(), {.sandbox_in_container = "/mnt/sandbox"}};
   v1::ContainerRequest request;
   std::map<std::string, HostPath> host_paths;
@@ -49,6 +50,13 @@ struct SharedFilesystemTest : testing::Test {
     host_paths[path].label = "d/" + name;
     return path;
   }
+  // As the working copy has a volume that an isolator filled.
+  std::string filled(const std::string& name, const std::string& container_path) {
+    const std::string path = external(name, container_path);
+    request.mutable_container_info()->mutable_volumes()->rbegin()->mutable_source()->set_type(
+        v1::Volume::Source::DOCKER_VOLUME);
+    return path;
+  }
   void with_image() {
     image = dir.make_folder("image");
     request.set_rootfs(image);
@@ -59,6 +67,7 @@ struct SharedFilesystemTest : testing::Test {
                             .digest = "digest",
                             .directory = sandbox,
                             .directory_is_ours = true,
+                            .staged = staged,
                             .working = request.container_info(),
                             .host_paths = host_paths,
                             .launch = {}};
@@ -383,6 +392,56 @@ TEST_F(SharedFilesystemTest, CleanupRemovesNothing) {
   must_prepare();
   EXPECT_TRUE(isolator.cleanup(Context(), {"run", "c"}, {}));
   EXPECT_TRUE(std::filesystem::is_directory(sandbox + "/data"));
+}
+
+TEST_F(SharedFilesystemTest, ForAnotherLauncherOnlyFilledVolumesBecomeInstructions) {
+  staged = true;
+  const std::string path = filled("a", "data");
+  add("other", dir.make_folder("host"));
+  add("missing", dir / "not-there");
+  add("own").mutable_source()->set_type(v1::Volume::Source::SANDBOX_PATH);
+  must_prepare();
+  EXPECT_THAT(targets(), ElementsAre(sandbox + "/data"));
+  EXPECT_EQ(launch.mounts(0).source(), path);
+  EXPECT_NE(::access((sandbox + "/other").c_str(), F_OK), 0);  // nothing is made for the others
+}
+
+TEST_F(SharedFilesystemTest, ForAnotherLauncherNothingIsTouchedWithoutFilledVolumes) {
+  staged = true;
+  sandbox = dir / "not-there";
+  add("other", dir / "not-there");
+  must_prepare();
+  EXPECT_EQ(launch.ByteSizeLong(), 0U);
+}
+
+TEST_F(SharedFilesystemTest, ForAnotherLauncherTheSandboxIsNamedInTheRootfs) {
+  staged = true;
+  with_image();
+  filled("a", "data");
+  filled("b", "data/inner");
+  filled("c", "/mnt/c");
+  filled("d", "/mnt/sandbox/d");
+  must_prepare();
+  EXPECT_THAT(targets(),
+              testing::UnorderedElementsAre(image + "/mnt/sandbox/data", image + "/mnt/sandbox/data/inner",
+                                            image + "/mnt/c", image + "/mnt/sandbox/d"));
+  EXPECT_TRUE(S_ISDIR(look(sandbox + "/data").st_mode));  // made where the launcher takes the sandbox from
+  EXPECT_TRUE(S_ISDIR(look(sandbox + "/d").st_mode));
+}
+
+TEST_F(SharedFilesystemTest, ForAnotherLauncherPathsThatLieInOneAnotherAreRefused) {
+  staged = true;
+  filled("a", "data/a");
+  add("data", dir.make_folder("host"));
+  EXPECT_THAT(refusal(),
+              AllOf(HasSubstr("volume 'd/a' at container path 'data/a': it lies in container path 'data'"),
+                    HasSubstr("host path " + (dir / "host"))));
+  request.mutable_container_info()->mutable_volumes()->at(1).set_container_path("data/a/b");
+  EXPECT_THAT(refusal(), HasSubstr("it has in it container path 'data/a/b'"));
+  request.mutable_container_info()->mutable_volumes()->at(1).set_container_path(sandbox + "/data/./a");
+  EXPECT_THAT(refusal(), HasSubstr("it is the same as container path"));
+  request.mutable_container_info()->mutable_volumes()->at(1).set_container_path("data/ab");
+  EXPECT_EQ(refusal(), "prepared");
 }
 
 }  // namespace

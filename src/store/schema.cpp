@@ -153,8 +153,7 @@ CREATE TABLE staged (
   boot_id TEXT NOT NULL,
   since_wall INTEGER NOT NULL,
   since_boot INTEGER NOT NULL,
-  PRIMARY KEY (owner, container, position),
-  FOREIGN KEY (owner, container) REFERENCES containers (owner, id)
+  PRIMARY KEY (owner, container, position)  -- may outlive its container: the mount is still to be taken away
 ) STRICT, WITHOUT ROWID;
 )sql",
 };
