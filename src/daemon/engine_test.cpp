@@ -122,6 +122,58 @@ TEST_F(EngineTest, OneContainerFromPrepareToCleanup) {
   EXPECT_EQ(usage->at(0).mounts, 1U);
 }
 
+// As a Mesos agent asks: it binds by path, and gets private mounts of ours.
+TEST_F(EngineTest, AContainerThatAnotherProgramLaunches) {
+  const auto mounts = [&] {
+    std::vector<std::string> found;
+    const auto table = MountTable::read();
+    for (const MountEntry* entry : table->beneath(state_dir_)) found.push_back(entry->mount_point);
+    return found;
+  };
+  std::filesystem::create_directories(state_dir_ + "/agent/c");
+  v1::ContainerRequest wanted = request("parent.child", {"a", "b"});
+  wanted.set_directory(state_dir_ + "/agent/c");
+  wanted.mutable_container_info()->mutable_volumes(1)->set_mode(v1::Volume::RO);
+  const Api::PrepareOptions agent{.owner = "/agent", .staged = true};
+  const auto prepared = engine_->prepare(context_, agent, wanted);
+  ASSERT_TRUE(prepared) << prepared.error().text();
+  ASSERT_EQ(prepared->launch.mounts_size(), 2);
+  const auto open_new = [&](int mount) {
+    const std::string path = prepared->launch.mounts(mount).source() + "/x";
+    return UniqueFd(::open(path.c_str(), O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+  };
+  EXPECT_TRUE(open_new(0));
+  EXPECT_FALSE(open_new(1));
+  EXPECT_EQ(errno, EROFS);
+
+  engine_.reset();
+  open();
+  engine_->settle(context_);
+  const auto again = engine_->prepare(context_, agent, wanted);
+  ASSERT_TRUE(again) << again.error().text();
+  EXPECT_EQ(again->launch.SerializeAsString(), prepared->launch.SerializeAsString());
+  ASSERT_TRUE(engine_->isolate(context_, prepared->key, ::getpid(), false));
+
+  UniqueFd busy = open_new(0);
+  ASSERT_TRUE(busy);
+  auto owed = engine_->cleanup(context_, prepared->key);
+  ASSERT_TRUE(owed) << owed.error().text();
+  // Both volumes stay mounted below a mount that could not be taken away.
+  std::string reasons;
+  for (const auto& one : *owed) reasons += one.driver + "/" + one.volume + ": " + one.reason + "\n";
+  EXPECT_THAT(reasons,
+              testing::AllOf(HasSubstr("local/a: "), HasSubstr("local/b: "), HasSubstr("staged mounts")));
+  EXPECT_THAT(mounts(), testing::Contains(prepared->launch.mounts(0).source()));
+  busy.reset();
+  engine_->settle(context_);
+  EXPECT_THAT(engine_->notices(),
+              testing::Contains("private mounts of container /agent/parent.child were taken away"));
+  EXPECT_THAT(mounts(), testing::Not(testing::Contains(HasSubstr("/staged"))));
+  for (const char* name : {"a", "b"})
+    static_cast<void>(::umount((state_dir_ + "/local/mnt/" + name).c_str()));
+  static_cast<void>(::umount((state_dir_ + "/local/mnt").c_str()));
+}
+
 TEST_F(EngineTest, APrepareThatFailsInTheSecondIsolatorLeavesNothing) {
   v1::ContainerRequest wrong = request("c1", {"a"});
   wrong.mutable_container_info()->mutable_volumes(0)->set_container_path("/dvdi/does/not/exist");
