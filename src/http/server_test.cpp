@@ -105,6 +105,7 @@ TEST_F(HttpServer, HeadersAreFoundWhateverTheirCase) {
   });
   EXPECT_THAT(exchange("GET / HTTP/1.1\r\nHost: h\r\nDvdi-Trace-Id:  7 \r\nX: 1\r\nX: 2\r\n\r\n"),
               AllOf(StartsWith("HTTP/1.1 204 No Content\r\n"), Not(HasSubstr("Content-"))));
+  server_.reset();  // what the handler wrote is read here
   EXPECT_EQ(seen, "7|1|");
 }
 
@@ -117,6 +118,7 @@ TEST_F(HttpServer, TheKernelSaysWhoIsConnected) {
     std::ignore = answer.send(200, "", "");
   });
   exchange(get("/"));
+  server_.reset();  // what the handler wrote is read here
   EXPECT_EQ(seen, (Caller{.uid = ::getuid(), .gid = ::getgid(), .pid = ::getpid()}));
   EXPECT_EQ(in_context, seen);
 }
@@ -247,6 +249,7 @@ TEST_F(HttpServer, ARequestIsAnsweredOnce) {
     sent[3] = answer.start(200, "").has_value();
   });
   EXPECT_THAT(exchange(get("/")), AllOf(EndsWith("first"), Not(HasSubstr("before"))));
+  server_.reset();  // what the handler wrote is read here
   EXPECT_THAT(sent, testing::ElementsAre(false, true, false, false));
 }
 
@@ -272,6 +275,7 @@ TEST_F(HttpServer, AHundredMegabytesPassInPieces) {
   for (; sent + 100000 <= total; sent += 100000) ASSERT_TRUE(one.say(chunk));
   one.say("0\r\n\r\n");
   EXPECT_EQ(one.answer().second, "done");
+  server_.reset();  // what the handler wrote is read here
   EXPECT_EQ(seen, sent);
   EXPECT_TRUE(right);
   // However much has come: what is kept is one reception, not the chunk and not the body.
