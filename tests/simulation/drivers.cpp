@@ -67,8 +67,17 @@ Result<T> SimulatedDriver::call(const Context& context, Operation operation, con
     Condition changed;
     bool answered = false;
     Result<T> answer = Error{};
+    std::optional<BootTime> given_up;  // when nobody waited any more
   };
   const auto call = std::make_shared<Call>();
+  struct GiveUp {
+    Call& call;
+    const SimulatedClock& clock;
+    ~GiveUp() {
+      if (!call.answered) call.given_up = clock.peek();
+    }
+  } const give_up{*call, parts_.clock};
+  const std::uint64_t number = calls_;
   const BootTime now = parts_.clock.peek();
   Duration takes = random_.between(milliseconds(1), milliseconds(80));
   const Duration left = context.has_deadline() ? context.remaining() : Duration(seconds(60));
@@ -76,7 +85,7 @@ Result<T> SimulatedDriver::call(const Context& context, Operation operation, con
   // Longer than the caller waits; within the time for which the engine promises to expect it, unless whoever
   // asks next waits behind it.
   if (fault == Fault::hangs)
-    takes = left + random_.between(seconds(0), seconds(manner_.one_at_a_time ? 60 : 7));
+    takes = left + random_.between(seconds(0), seconds(manner_.one_at_a_time ? 60 : 8));
   Volume* at = nullptr;
   if (const auto found = volumes_.find(volume); found != volumes_.end()) at = &found->second;
   BootTime done = now + takes;
@@ -84,8 +93,12 @@ Result<T> SimulatedDriver::call(const Context& context, Operation operation, con
     done = std::max(now, at->busy_until) + takes;
     at->busy_until = done;
   }
-  parts_.scheduler.at(done, [this, call, what, fault, effect = std::move(effect), operation, volume] {
+  parts_.scheduler.at(done, [this, call, what, fault, effect = std::move(effect), operation, volume, number] {
     Result<T> answer = Error{};
+    if (!in_time(operation, volume, number, call->given_up)) {
+      parts_.trace.line("{}: given up", what);
+      return;
+    }
     if (fault == Fault::refused) {
       answer = no(operation, volume, "told to refuse");
     } else if (fault != Fault::lost) {
@@ -111,6 +124,19 @@ Result<T> SimulatedDriver::call(const Context& context, Operation operation, con
   return call->answer;
 }
 
+// Limits of what the engine can find out, where a driver works on several calls for a volume at once: what
+// its caller gave up is done soon or not at all, and not after a later call of the kind has been answered.
+bool SimulatedDriver::in_time(Operation operation, const std::string& volume, std::uint64_t number,
+                              std::optional<BootTime> given_up) {
+  if (operation != Operation::mount && operation != Operation::unmount) return true;
+  std::uint64_t& newest = done_[volume];
+  const bool superseded = given_up && newest > number;
+  const bool long_ago = given_up && parts_.clock.peek() > *given_up + seconds(8);
+  if (!manner_.one_at_a_time && (superseded || long_ago)) return false;
+  newest = std::max(newest, number);
+  return true;
+}
+
 Status SimulatedDriver::create(const Context& context, const std::string& volume, const driver::Options&) {
   return call<void>(context, Operation::create, volume, [this, volume]() -> Status {
     const bool made = volumes_.try_emplace(volume).second;
@@ -123,7 +149,7 @@ Status SimulatedDriver::remove(const Context& context, const std::string& volume
   return call<void>(context, Operation::remove, volume, [this, volume]() -> Status {
     const auto found = volumes_.find(volume);
     if (found == volumes_.end()) return no(Operation::remove, volume, "no such volume");
-    if (!found->second.users.empty() || found->second.kernel_id != 0)
+    if (!found->second.users.empty() || is_mounted(found->second))
       return no(Operation::remove, volume, "in use");
     volumes_.erase(found);
     return {};
@@ -135,7 +161,7 @@ Result<driver::VolumeInfo> SimulatedDriver::get(const Context& context, const st
       context, Operation::get, volume, [this, volume]() -> Result<driver::VolumeInfo> {
         const auto found = volumes_.find(volume);
         if (found == volumes_.end()) return no(Operation::get, volume, "no such volume");
-        const bool mounted = found->second.kernel_id != 0;
+        const bool mounted = is_mounted(found->second);
         return driver::VolumeInfo{.name = volume, .mount_point = mounted ? mount_point(volume) : ""};
       });
 }
@@ -153,7 +179,7 @@ Result<std::vector<driver::VolumeInfo>> SimulatedDriver::list(const Context& con
 Result<std::string> SimulatedDriver::path(const Context& context, const std::string& volume) {
   return call<std::string>(context, Operation::path, volume, [this, volume]() -> Result<std::string> {
     const auto found = volumes_.find(volume);
-    return found == volumes_.end() || found->second.kernel_id == 0 ? "" : mount_point(volume);
+    return found == volumes_.end() || !is_mounted(found->second) ? "" : mount_point(volume);
   });
 }
 
@@ -166,10 +192,12 @@ Result<std::string> SimulatedDriver::do_mount(const std::string& name, const std
   }
   const std::string at = mount_point(name);
   // A driver that others use believes its own books; one that begins anew looks.
-  if (volume.users.empty()) {
+  if (volume.users.empty() && !manner_.plain_directories) {
     const Kernel::Mount* there = parts_.kernel.at(at);
-    volume.kernel_id = there != nullptr ? there->id : parts_.kernel.mount(at, name_ + "-" + name);
+    volume.kernel_id =
+        there != nullptr ? there->id : parts_.kernel.mount(at, name_ + "-" + name, manner_.serves);
   }
+  if (manner_.plain_directories) parts_.kernel.add_folder(at);
   if (manner_.counts_calls || !volume.users.contains(id)) volume.users.insert(id);
   return at;
 }
@@ -187,7 +215,9 @@ Status SimulatedDriver::do_unmount(const std::string& name, const std::string& i
     volume.users.clear();
     volume.forgotten = false;
     const std::uint64_t kernel_id = std::exchange(volume.kernel_id, 0);
-    if (parts_.kernel.has(kernel_id)) {
+    if (manner_.plain_directories) {
+      parts_.witness.unmounted(name_, name, id, 0);
+    } else if (parts_.kernel.has(kernel_id)) {
       static_cast<void>(parts_.kernel.unmount(mount_point(name)));
       parts_.witness.unmounted(name_, name, id, kernel_id);
     }

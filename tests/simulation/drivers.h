@@ -34,6 +34,8 @@ class SimulatedDriver final : public driver::Driver {
     bool unmounting_nothing_succeeds = false;
     bool one_at_a_time = true;  // works on one call of a volume after the other
     bool refuses_to_create_what_exists = false;
+    bool serves = false;             // its mounts have a server behind them, which may die
+    bool plain_directories = false;  // its mounts are none: directories that are always there
   };
   struct Volume {
     std::multiset<std::string> users;
@@ -76,13 +78,18 @@ class SimulatedDriver final : public driver::Driver {
                             const std::string& mount_id) override;
   Status unmount(const Context& context, const std::string& volume, const std::string& mount_id) override;
   Result<driver::Capabilities> capabilities(const Context& context) override;
-  bool may_be_plain_directory(const std::string&) const override { return false; }
+  bool may_be_plain_directory(const std::string&) const override { return manner_.plain_directories; }
 
  private:
   template <class T>
   Result<T> call(const Context& context, driver::Operation operation, const std::string& volume,
                  std::function<Result<T>()> effect);
+  bool is_mounted(const Volume& volume) const {
+    return volume.kernel_id != 0 || (manner_.plain_directories && !volume.users.empty());
+  }
   Error no(driver::Operation operation, const std::string& volume, std::string message) const;
+  bool in_time(driver::Operation operation, const std::string& volume, std::uint64_t number,
+               std::optional<BootTime> given_up);
   Result<std::string> do_mount(const std::string& volume, const std::string& id);
   Status do_unmount(const std::string& volume, const std::string& id);
 
@@ -91,6 +98,7 @@ class SimulatedDriver final : public driver::Driver {
   Random random_;
   const Manner manner_;
   std::map<std::string, Volume> volumes_;
+  std::map<std::string, std::uint64_t> done_;  // by volume: the newest Mount or Unmount that was done
   std::uint64_t calls_ = 0;
 };
 

@@ -214,8 +214,14 @@ void Invariants::check_containers() {
       if (!refers) broken(fmt::format("{} lost its reference to {}", key.text(), volume.text()));
       const std::uint64_t id = container.held.at(volume);
       if (taken_away_.contains(id)) continue;
-      if (!parts_.kernel.has(id)) broken(fmt::format("{} lost the mount of {}", key.text(), volume.text()));
       const MountRow* mount = now_.mount(volume);
+      if (id == 0) {  // a plain directory
+        if (mount == nullptr || mount->state != MountState::mounted)
+          broken(fmt::format("{} has {}, and the ledger says {}", key.text(), volume.text(),
+                             mount == nullptr ? "nothing" : mount_state_name(mount->state)));
+        continue;
+      }
+      if (!parts_.kernel.has(id)) broken(fmt::format("{} lost the mount of {}", key.text(), volume.text()));
       if (mount == nullptr || mount->state != MountState::mounted || !mount->identity ||
           mount->identity->mount_id != id) {
         broken(fmt::format("{} has {} mounted, and the ledger says {}", key.text(), volume.text(),
@@ -256,6 +262,7 @@ void Invariants::mount_sent(const std::string& driver, const std::string& volume
 
 void Invariants::unmounted(const std::string& driver, const std::string& volume, const std::string& id,
                            std::uint64_t kernel_id) {
+  if (taken_away_.contains(kernel_id)) return;  // its server had gone: it was lost before
   for (const auto& [key, container] : containers) {
     const auto held = container.held.find({driver, volume});
     if (!container.live() || held == container.held.end() || held->second != kernel_id) continue;
@@ -265,7 +272,7 @@ void Invariants::unmounted(const std::string& driver, const std::string& volume,
     broken(fmt::format("the mount of {}/{} was unmounted for {} while {} uses it", driver, volume, id,
                        key.text()));
   }
-  taken_away_.insert(kernel_id);
+  if (kernel_id != 0) taken_away_.insert(kernel_id);
 }
 
 void Invariants::reboot() {

@@ -20,14 +20,17 @@ class Kernel final : public SimulatedMachine {
     std::string mount_point;
     std::string source;
     std::uint32_t minor = 0;
+    // A FUSE process or a machine in the network behind it; what it does when somebody looks.
+    enum class Server { none, answers, silent, gone } server = Server::none;
   };
 
-  std::uint64_t mount(const std::string& mount_point, const std::string& source);
+  std::uint64_t mount(const std::string& mount_point, const std::string& source, bool has_server);
   // The topmost at that place; its id, or nothing if there was none.
   std::optional<std::uint64_t> unmount(const std::string& mount_point);
   const Mount* at(const std::string& mount_point) const;
   bool has(std::uint64_t id) const;
   const std::vector<Mount>& mounts() const { return mounts_; }
+  void set_server(std::uint64_t id, Mount::Server server);
   void add_folder(const std::string& path) { folders_.insert(path); }
 
   pid_t start_process();
@@ -39,7 +42,8 @@ class Kernel final : public SimulatedMachine {
   pid_t self() const { return self_; }
 
   void reboot();
-  std::function<void()> on_look;  // the engine asks something: a place where it may crash
+  std::function<void(std::uint64_t id)> on_detach;  // the engine took a dead mount away
+  std::function<void()> on_look;                    // the engine asks something: a place where it may crash
 
   Result<MountTable> mount_table() override;
   Result<std::string> boot_id() override;
@@ -49,6 +53,8 @@ class Kernel final : public SimulatedMachine {
                            std::string_view request) override;
 
  private:
+  Result<std::string> ask_server(const Context& context, std::string_view what, std::string_view request);
+
   std::vector<Mount> mounts_;
   std::set<std::string> folders_;
   std::optional<MountTable> table_;  // as it is now

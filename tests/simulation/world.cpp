@@ -20,7 +20,9 @@ SimulatedDriver::Manner manner_of(Random& random) {
           .counts_calls = random.chance(15),
           .unmounting_nothing_succeeds = random.chance(50),
           .one_at_a_time = random.chance(70),
-          .refuses_to_create_what_exists = random.chance(30)};
+          .refuses_to_create_what_exists = random.chance(30),
+          .serves = random.chance(40),
+          .plain_directories = random.chance(10)};
 }
 
 }  // namespace
@@ -57,6 +59,7 @@ World::World(std::uint64_t seed, HelperPool& helpers, std::string lock_file, Tra
     static_cast<void>(scheduler_.quiet_place("sync", fmt::format("{} {}", when, file)));
   };
   disk_.at_sleep = [this] { static_cast<void>(scheduler_.quiet_place("busy", "")); };
+  kernel_.on_detach = [this](std::uint64_t id) { invariants_.taken_away(id); };
   kernel_.on_look = [this] { scheduler_.place("look", ""); };
 
   fault_level_ = static_cast<unsigned>(random_.one_of(std::vector{0, 5, 15, 40}));
@@ -67,10 +70,12 @@ World::World(std::uint64_t seed, HelperPool& helpers, std::string lock_file, Tra
         fmt::format("driver{}", i + 1),
         SimulatedDriver::Parts{scheduler_, clock_, kernel_, trace_, invariants_}, random_.fork(),
         manner_of(random_));
-    trace_.line("{}: second mount {}, counts {}, nothing {}, one at a time {}, create {}", driver->name(),
-                driver->manner().refuses_second_mount, driver->manner().counts_calls,
-                driver->manner().unmounting_nothing_succeeds, driver->manner().one_at_a_time,
-                driver->manner().refuses_to_create_what_exists);
+    trace_.line(
+        "{}: second mount {}, counts {}, nothing {}, one at a time {}, create {}, serves {}, plain {}",
+        driver->name(), driver->manner().refuses_second_mount, driver->manner().counts_calls,
+        driver->manner().unmounting_nothing_succeeds, driver->manner().one_at_a_time,
+        driver->manner().refuses_to_create_what_exists, driver->manner().serves,
+        driver->manner().plain_directories);
     drivers_.add(std::move(driver));
   }
   policy_.mount_deadline = seconds(20);
@@ -137,6 +142,10 @@ void World::run(std::uint64_t at_most) {
 
 void World::act() {
   if (!engine_) {
+    if (random_.chance(20)) {
+      disk_.full = false;
+      disk_.errors = 0;
+    }
     if (!opening_ && random_.chance(70)) open_engine();
     if (random_.chance(30)) foreign();
     return;
@@ -360,7 +369,7 @@ void World::prepared(const ContainerKey& key, const v1::ContainerLaunchInfo& lau
     const VolumeKey volume{name.substr(0, slash), name.substr(slash + 1)};
     const std::uint64_t id = mount.identity().mount_id();
     // An answer that is given again tells of what may have gone meanwhile.
-    if (container.held.contains(volume) && !kernel_.has(id)) continue;
+    if (container.held.contains(volume) && id != 0 && !kernel_.has(id)) continue;
     container.held[volume] = id;
   }
   container.prepared = true;
@@ -507,8 +516,21 @@ void World::foreign() {
 }
 
 void World::vanish() {
-  if (kernel_.mounts().empty()) return;
-  const Kernel::Mount one = random_.one_of(kernel_.mounts());
+  using Server = Kernel::Mount::Server;
+  // Those that only did not answer do so again.
+  const auto mounts = kernel_.mounts();
+  for (const Kernel::Mount& one : mounts) {
+    if (one.server == Server::silent && random_.chance(50)) kernel_.set_server(one.id, Server::answers);
+  }
+  if (mounts.empty()) return;
+  const Kernel::Mount& one = random_.one_of(mounts);
+  if (one.server != Server::none && random_.chance(70)) {
+    const bool gone = random_.chance(60);
+    trace_.line("the server of {} {}", one.mount_point, gone ? "dies" : "is silent");
+    kernel_.set_server(one.id, gone ? Server::gone : Server::silent);
+    invariants_.taken_away(one.id);
+    return;
+  }
   if (kernel_.at(one.mount_point)->id != one.id) return;
   trace_.line("{} vanishes", one.mount_point);
   static_cast<void>(kernel_.unmount(one.mount_point));
@@ -600,6 +622,11 @@ void World::end() {
     driver->faults = 0;
     driver->away = false;
     for (auto& [volume, state] : driver->volumes()) state.busy = false;
+  }
+  const auto mounts = kernel_.mounts();
+  for (const Kernel::Mount& one : mounts) {
+    if (one.server == Kernel::Mount::Server::silent)
+      kernel_.set_server(one.id, Kernel::Mount::Server::answers);
   }
   if (scheduler_.crashing()) finish_crash();
   if (!scheduler_.wait_for_engine(minutes(60))) trace_.violation("calls do not end");
