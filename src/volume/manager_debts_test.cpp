@@ -44,6 +44,23 @@ TEST_F(ManagerDebts, ARefusedUnmountIsOwedAndPaidWhenItIsDue) {
   EXPECT_THAT(events("volume/fake/a"), Contains("debt.paid"));
 }
 
+// No table shows a plain directory: only the driver knows, and it said no.
+TEST_F(ManagerDebts, ARefusedUnmountOfAPlainDirectoryIsOwedToo) {
+  fake->manner.plain_directories = true;
+  ASSERT_TRUE(acquire("c1", {want("a")}));
+  fake->fail(Operation::unmount, "a", Fault::refuse, 2);
+  const auto owed = release("c1");
+  ASSERT_TRUE(owed);
+  EXPECT_THAT(*owed, SizeIs(1));
+  clock.advance(std::chrono::minutes(6));
+  static_cast<void>(manager->settle(context()));
+  EXPECT_TRUE(debt("a"));
+  ASSERT_TRUE(acquire("c2", {want("a")})) << "taken over as it is";
+  EXPECT_EQ(fake->users("a").size(), 1U);
+  ASSERT_TRUE(release("c2"));
+  expect_nothing_left();
+}
+
 TEST_F(ManagerDebts, TheWaitDoublesUpToTheCap) {
   policy.unmount_attempts = 1000;
   restart();

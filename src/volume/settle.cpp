@@ -36,6 +36,9 @@ Result<std::optional<std::string>> Work::take_down(const std::string& mount_id,
 Result<std::optional<std::string>> Work::unmount(MountRow row,
                                                  const std::function<Status(Transaction&)>& with,
                                                  Pending before, std::optional<BootTime> suspect_since) {
+  // A plain directory is in no table: it is there until the driver says that it is done with us.
+  const bool plain_and_whole =
+      !row.mount_point.empty() && !row.identity && (before == Pending::none || before == Pending::refused);
   bool whereabouts_known = true;
   if (row.mount_point.empty()) {
     // A Mount whose answer we never got: where would it be?
@@ -58,7 +61,7 @@ Result<std::optional<std::string>> Work::unmount(MountRow row,
   why.duration = clock.boot() - start;
   if (!answer) why.error = answer.error().text();
   const auto table = MountTable::read();
-  bool there = !table || shows(*table, row);
+  bool there = plain_and_whole || !table || shows(*table, row);
   Pending if_there = Pending::refused;
   if (there) {
     const ServerLook rest = take_away_if_gone(row);

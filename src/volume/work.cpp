@@ -206,6 +206,8 @@ std::optional<Claim> Work::find_mount(const MountRow& row) {
 
 // The row's own mount, if the table shows it and whoever serves it answers.
 std::optional<Claim> Work::whole(const MountRow& row) {
+  // A plain directory: only the driver knows, and it answered that it did nothing.
+  if (!row.mount_point.empty() && !row.identity) return Claim{.mount_point = row.mount_point, .identity = {}};
   const auto table = MountTable::read();
   if (!table || !shows(*table, row)) return std::nullopt;
   const auto server = look(row);
