@@ -33,18 +33,17 @@ void Connection::serve() {
     while (serve_request()) {
     }
   } catch (const std::exception&) {
-    // No memory for this connection: it ends, and the other ones do not.
+    socket_.close();  // no memory for this connection: it ends, and the other ones do not
   }
   socket_.close();
 }
 
 void Connection::cancel(bool& reason) {
-  std::stop_source running;
-  {
+  std::stop_source running = [&] {
     const std::lock_guard lock(mutex_);
     reason = true;
-    running = current_;
-  }
+    return current_;
+  }();
   running.request_stop();  // runs what waits for it: not with the lock
 }
 

@@ -120,6 +120,21 @@ TEST_F(HttpServer, WhatWasSentBeforeTheClientClosedIsStillDone) {
   EXPECT_EQ(body, "hello");
 }
 
+TEST_F(HttpServer, WorkForAClientThatWentBeforeItBeganIsCancelledFromTheBeginning) {
+  std::atomic<int> cancelled = 0;
+  serve([&](const Context& context, IncomingRequest&, Answer&) {
+    wait_until([&] { return context.cancelled(); });
+    ++cancelled;
+  });
+  // Often enough that some close before their handler is called, and some after.
+  for (int i = 1; i <= 100; ++i) {
+    auto one = client();
+    one.say(whole);
+    one.close();
+    wait_until([&] { return cancelled == i; });
+  }
+}
+
 TEST_F(HttpServer, TheEndOfTheServerCancelsWhatRunsAndSaysSo) {
   Work work;
   serve(work.handler());

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <semaphore>
 
 #include "http/client.h"
 #include "http/server_test_support.h"
@@ -220,6 +221,19 @@ TEST_F(HttpServer, ABodyThatWasNotReadCostsTheConnectionOnlyIfItIsStillToCome) {
   one.say("45" + get("/"));
   EXPECT_EQ(one.rest(), "");
   EXPECT_TRUE(one.at_end());
+}
+
+TEST_F(HttpServer, ABodyThatComesWhileTheHandlerWorksDoesNotCostTheConnection) {
+  std::binary_semaphore sent(0);
+  serve([&](const Context&, IncomingRequest&, Answer& answer) {
+    sent.acquire();
+    std::ignore = answer.send(200, "", "ok");
+  });
+  auto one = client();
+  one.say(post("Content-Length: 5\r\n", ""));
+  one.say("12345");
+  sent.release();
+  EXPECT_THAT(one.answer().first, Not(HasSubstr("Connection: close")));
 }
 
 TEST_F(HttpServer, AHandlerThatAnswersNothingOrThrowsIs500) {
