@@ -16,6 +16,9 @@ std::string owed_text(const VolumeView& view) {
   return view.owed->parked ? "parked" : "yes";
 }
 
+// What a person needs to know of a mount that is lost is that, not what the ledger calls its state.
+std::string state_text(const VolumeView& view) { return view.lost.empty() ? view.state : "lost"; }
+
 std::string or_dash(const std::string& text) { return text.empty() ? "-" : text; }
 
 std::string details(const VolumeView& view) {
@@ -25,7 +28,9 @@ std::string details(const VolumeView& view) {
   };
   line("Volume", view.name);
   line("Driver", view.driver);
-  line("State", view.state.empty() ? "not mounted here" : view.state);
+  line("State", view.state.empty() ? "not mounted here" : state_text(view));
+  line("Lost", view.lost);
+  line("Fenced", view.fenced);
   line("Since", view.since);
   line("Mount point", view.mount_point);
   line("Mount id", view.mount_id);
@@ -69,7 +74,7 @@ Result<int> volume_list(const Context& context, Api& api, const VolumeListComman
                {"FOREIGN"},
                {"MOUNT POINT"}});
   for (const VolumeView& one : found.volumes) {
-    table.add({one.driver, one.name, or_dash(one.state), fmt::format("{}", one.containers.size()),
+    table.add({one.driver, one.name, or_dash(state_text(one)), fmt::format("{}", one.containers.size()),
                owed_text(one), one.foreign_since.empty() ? "-" : "yes", or_dash(one.mount_point)});
   }
   DVDI_CHECK(screen.out.write(table.render(screen.width)));

@@ -109,9 +109,11 @@ TEST_F(CommandsTest, VolumeListAsJson) {
       R"({"volumes":[{"driver":"rc","name":"v","state":"mounted","mount_id":"id","mount_point":"/mnt/v",)"
       R"("fs_type":"fuse.rclone","source":"s:","since":"2026-11-22T10:00:00.000000Z","size_bytes":1024,)"
       R"("exclusive":true,"containers":["run/a","run/b"],"owed":{"since":"S","attempts":3,"last_error":"busy",)"
-      R"("next_try":"N","parked":false},"foreign":{"since":"F","evidence":"mounted before us"}},)"
+      R"("next_try":"N","parked":false},"foreign":{"since":"F","evidence":"mounted before us"},)"
+      R"("lost":null,"fenced":null},)"
       R"({"driver":"rc","name":"idle","state":"absent","mount_id":null,"mount_point":null,"fs_type":null,)"
-      R"("source":null,"since":null,"size_bytes":null,"exclusive":false,"containers":[],"owed":null,"foreign":null}],)"
+      R"("source":null,"since":null,"size_bytes":null,"exclusive":false,"containers":[],"owed":null,"foreign":null,)"
+      R"("lost":null,"fenced":null}],)"
       R"("warnings":["driver x does not answer"]})"
       "\n");
 }
@@ -122,6 +124,23 @@ TEST_F(CommandsTest, VolumeInspectShowsDebtsAndForeignHolders) {
   EXPECT_THAT(written(), AllOf(HasSubstr("State           mounted\n"), HasSubstr("1.0 KiB (1024 bytes)"),
                                HasSubstr("since S, 3 attempts"), HasSubstr("Last error      busy\n"),
                                HasSubstr("somebody else, since F"), HasSubstr("Container       run/b\n")));
+}
+
+TEST_F(CommandsTest, ALostVolumeIsShownAsLostAndWhy) {
+  VolumeView lost = mounted_volume();
+  lost.state = "unknown";
+  lost.lost = "its server is gone";
+  lost.fenced = "since T: helper process 7 is stuck";
+  scene_.volumes.volumes = {lost};
+  ASSERT_TRUE(volume_list(context_, api_, {}, table()));
+  EXPECT_THAT(written(), HasSubstr("rc      v     lost "));
+  ASSERT_TRUE(volume_inspect(context_, api_, {.volumes = {{"rc", "v"}}}, table()));
+  EXPECT_THAT(written(),
+              AllOf(HasSubstr("State           lost\n"), HasSubstr("Lost            its server is gone\n"),
+                    HasSubstr("Fenced          since T: helper process 7 is stuck\n")));
+  ASSERT_TRUE(volume_inspect(context_, api_, {.volumes = {{"rc", "v"}}}, json()));
+  EXPECT_THAT(written(),
+              AllOf(HasSubstr(R"("state":"unknown")"), HasSubstr(R"("lost":"its server is gone")")));
 }
 
 TEST_F(CommandsTest, VolumeInspectOfAnUnknownVolumeIsAnError) {

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "base/json.h"
+#include "daemon/wire.h"
 #include "linux/fd.h"
 
 namespace dvdi::cli {

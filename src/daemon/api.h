@@ -47,6 +47,8 @@ struct VolumeView {
   std::optional<Debt> owed;
   std::string foreign_since;  // RFC 3339 where somebody else holds a mount of it, else ""
   std::string foreign_evidence;
+  std::string lost;    // why, where the mount was lost (`state` is unknown); else ""
+  std::string fenced;  // since when and why nothing that may block is done for it; "" where it is not fenced
 };
 
 struct EventView {

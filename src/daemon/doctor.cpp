@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <sched.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
@@ -16,6 +17,7 @@
 #include "daemon/catalog.h"
 #include "daemon/config.h"
 #include "daemon/open.h"
+#include "linux/holders.h"
 #include "linux/mount_api.h"
 #include "linux/mount_table.h"
 #include "store/ledger.h"
@@ -137,7 +139,14 @@ void state(const Context& context, const std::string& state_dir, std::vector<Fin
     if (row.state == MountState::mounted) continue;
     const bool owed =
         std::ranges::any_of(debts, [&](const DebtRow& debt) { return debt.volume == row.volume; });
-    if (!owed) {
+    if (row.pending == MountRow::Pending::lost && row.state == MountState::unknown) {
+      findings.push_back(
+          {Level::warning, "volume " + row.volume.text(),
+           fmt::format("its mount at {} was lost at {}: {}", row.mount_point, rfc3339(row.since.wall),
+                       row.note),
+           "tasks that have it keep what they have; the next one that asks for the volume gets a "
+           "fresh mount, if its driver and its server are there"});
+    } else if (!owed) {
       findings.push_back({Level::warning, "volume " + row.volume.text(),
                           fmt::format("is {} since {}", mount_state_name(row.state), rfc3339(row.since.wall)),
                           "if no command is at work on it, the next one settles it"});
@@ -154,6 +163,18 @@ void state(const Context& context, const std::string& state_dir, std::vector<Fin
     findings.push_back({Level::ok, "volume " + row.volume.text(),
                         fmt::format("somebody else holds it too: {}", row.evidence), ""});
   }
+}
+
+void stuck_helpers(const Context& context, std::vector<Finding>& findings) {
+  constexpr std::size_t most = 100;
+  const auto stuck = find_stuck_helpers(context, most);
+  if (stuck.empty()) {
+    findings.push_back({Level::ok, "helpers", "no helper process is stuck in the kernel", ""});
+    return;
+  }
+  findings.push_back(
+      {Level::warning, "helpers", fmt::format("stuck in the kernel: process {}", fmt::join(stuck, ", ")),
+       "a file system hangs, and its volume is fenced (`dvdi volume inspect`): mend or end what serves it"});
 }
 
 void drivers(const Context& context, const Config& config, HelperPool& helpers,
@@ -197,6 +218,7 @@ std::vector<Finding> diagnose(const Context& context, const OpenOptions& options
   findings.push_back(device("/dev/fuse", "FUSE", "plugins that mount by FUSE, such as rclone"));
   findings.push_back(device("/dev/loop-control", "loop devices", "local volumes of type=image"));
   findings.push_back(programs());
+  stuck_helpers(context, findings);
   state(context, config->state_dir, findings);
   drivers(context, *config, helpers, findings);
   return findings;

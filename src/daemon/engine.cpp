@@ -257,6 +257,11 @@ Result<Api::Volumes> Engine::volumes(const Context& context, bool ask_drivers) {
     DVDI_TRY(out.volumes, volume_views(reader));
     return {};
   }));
+  const auto fenced = volumes_->fenced(context);
+  for (VolumeView& view : out.volumes) {
+    const auto found = fenced.find(VolumeKey{view.driver, view.name}.text());
+    if (found != fenced.end()) view.fenced = found->second;
+  }
   if (!ask_drivers) return out;
   const auto list = [&](const Context& bounded,
                         const std::string& name) -> Result<std::vector<driver::VolumeInfo>> {

@@ -60,6 +60,9 @@ Result<std::vector<VolumeView>> volume_views(Reader& reader) {
       view.source = row.identity->source;
     }
     view.since = rfc3339(row.since.wall);
+    if (row.state == MountState::unknown && row.pending == MountRow::Pending::lost) {
+      view.lost = row.note.empty() ? "its mount is gone" : row.note;
+    }
   }
   DVDI_TRY(const auto references, reader.references());
   for (const ReferenceRow& row : references) {

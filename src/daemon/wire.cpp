@@ -274,7 +274,9 @@ json::object to_json(const VolumeView& view) {
                       {"exclusive", view.exclusive},
                       {"containers", texts(view.containers)},
                       {"owed", std::move(owed)},
-                      {"foreign", std::move(foreign)}};
+                      {"foreign", std::move(foreign)},
+                      {"lost", text_or_null(view.lost)},
+                      {"fenced", text_or_null(view.fenced)}};
 }
 
 VolumeView volume_view_of(const json::value& value) {
@@ -291,7 +293,9 @@ VolumeView volume_view_of(const json::value& value) {
                   .exclusive = flag(value, "exclusive"),
                   .owed = {},
                   .foreign_since = {},
-                  .foreign_evidence = {}};
+                  .foreign_evidence = {},
+                  .lost = text(value, "lost"),
+                  .fenced = text(value, "fenced")};
   if (view.state == "absent") view.state.clear();
   if (const json::value* owed = json::find(value, "owed"); owed != nullptr && owed->is_object()) {
     view.owed = VolumeView::Debt{.since = text(*owed, "since"),

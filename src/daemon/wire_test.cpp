@@ -70,12 +70,16 @@ TEST(Wire, ContainersAndVolumes) {
       .exclusive = true,
       .owed = VolumeView::Debt{.since = "s", .last_error = "e", .attempts = 3, .parked = true},
       .foreign_since = "x",
-      .foreign_evidence = "y"};
+      .foreign_evidence = "y",
+      .lost = "its server is gone",
+      .fenced = "since z"};
   same_after_a_round_trip(volume, volume_view_of);
   const VolumeView read = volume_view_of(to_json(volume));
   EXPECT_EQ(read.size_bytes, 5U);
   ASSERT_TRUE(read.owed);
   EXPECT_TRUE(read.owed->parked);
+  EXPECT_EQ(read.lost, "its server is gone");
+  EXPECT_EQ(read.fenced, "since z");
   EXPECT_EQ(volume_view_of(to_json(VolumeView{})).state, "");
 }
 

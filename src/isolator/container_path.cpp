@@ -232,12 +232,13 @@ Result<PathInfo> inspect_path(const Context& context, HelperPool& helpers, const
 }
 
 Result<PathInfo> make_in_volume(const Context& context, HelperPool& helpers, const std::string& volume,
-                                const std::string& relative, Leaf leaf, bool may_make) {
+                                const std::string& relative, Leaf leaf, bool may_make,
+                                const std::string& key) {
   const std::string request = fmt::format("{}{}{}{}{}{}{}", leaf == Leaf::directory ? 'd' : 'f', '\0',
                                           may_make ? "make" : "look", '\0', volume, '\0', relative);
   DVDI_TRY(const std::string answer,
            helpers.run(context, fmt::format("making '{}' in '{}'", printable(relative), printable(volume)),
-                       make_in_helper, request));
+                       make_in_helper, request, key));
   return unpacked(answer);
 }
 

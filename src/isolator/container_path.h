@@ -75,8 +75,10 @@ Result<std::optional<PathInfo>> look_beneath(const std::string& root, const std:
 // not_found if there is nothing; symbolic links are followed.
 Result<PathInfo> inspect_path(const Context& context, HelperPool& helpers, const std::string& path);
 // A place inside a mounted volume for a volume that is nested in it. Without `may_make` it must be there.
-// Symbolic links are refused: whoever can write to the volume could have made them.
+// Symbolic links are refused: whoever can write to the volume could have made them. `key`: of the helper's
+// work.
 Result<PathInfo> make_in_volume(const Context& context, HelperPool& helpers, const std::string& volume,
-                                const std::string& relative, Leaf leaf, bool may_make);
+                                const std::string& relative, Leaf leaf, bool may_make,
+                                const std::string& key = {});
 
 }  // namespace dvdi::isolator

@@ -222,7 +222,7 @@ Status change_top(const Context& context, HelperPool& helpers, const OwnershipRe
       mode ? std::to_string(static_cast<unsigned>(*mode)) : "-", '\0',
       request.identity ? std::to_string(request.identity->mount_id()) : "-", '\0', request.host_path);
   DVDI_CHECK(helpers.run(context, fmt::format("giving '{}' its owner", printable(request.host_path)),
-                         change_in_helper, message));
+                         change_in_helper, message, request.key));
   return {};
 }
 

@@ -19,8 +19,9 @@ struct OwnershipRequest {
   spec::Ownership policy = spec::Ownership::none;
   std::string host_path;  // the volume's top directory
   std::optional<v1::MountIdentity> identity;
-  PathInfo target;  // the container path, as it is beneath the volume
-  Owner user;       // the task's
+  PathInfo target;       // the container path, as it is beneath the volume
+  Owner user;            // the task's
+  std::string key = {};  // of the helper's work: DRIVER/NAME
 };
 
 // match_target and user change owner (and mode) of the volume's top directory on the host, and only of that;

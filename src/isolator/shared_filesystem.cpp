@@ -255,7 +255,8 @@ Result<PathInfo> Plan::make_target(const Item& item) {
           .code = Code::invalid_argument,
           .message = fmt::format("volume '{}', which it lies in, is a file", printable(item.parent->label))};
     auto made =
-        make_in_volume(context_, helpers_, item.parent->source, below, leaf, !item.parent->read_only());
+        make_in_volume(context_, helpers_, item.parent->source, below, leaf, !item.parent->read_only(),
+                       item.parent->known != nullptr ? item.parent->known->label : "");
     if (!made) {
       Error error = std::move(made).error();
       error.message =
@@ -427,7 +428,8 @@ Status Plan::write(v1::ContainerLaunchInfo& launch) {
                                         .host_path = item.source,
                                         .identity = item.known->identity,
                                         .target = item.target,
-                                        .user = owner},
+                                        .user = owner,
+                                        .key = item.known->label},
                                        mount);
         if (!applied) return at(item, std::move(applied).error());
       }

@@ -116,6 +116,7 @@ void FuseTestServer::serve_one() {
 
 void FuseTestServer::answer_attributes(std::uint64_t unique) {
   fuse_attr_out out{};
+  out.attr_valid = 3600;  // the kernel may remember them
   out.attr.ino = 1;
   out.attr.mode = S_IFDIR | 0755;
   out.attr.nlink = 2;

@@ -5,10 +5,13 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <limits.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <charconv>
+#include <cstdint>
 #include <fstream>
 #include <memory>
 
@@ -72,6 +75,36 @@ std::vector<std::string> find_holders(const Context& context, const std::string&
     std::string program;
     std::getline(std::ifstream(process + "/comm"), program);
     found.push_back(fmt::format("{} (pid {})", printable(program, 32), name));
+  }
+  return found;
+}
+
+std::vector<pid_t> find_stuck_helpers(const Context& context, std::size_t most) {
+  const Context bounded = context.detached(std::chrono::seconds(2));
+  std::vector<pid_t> found;
+  const std::unique_ptr<DIR, DirCloser> processes(::opendir("/proc"));
+  if (!processes) return found;
+  while (const dirent* entry = ::readdir(processes.get())) {
+    const std::string_view name = entry->d_name;
+    pid_t pid = 0;
+    if (std::from_chars(name.data(), name.data() + name.size(), pid).ptr != name.data() + name.size())
+      continue;
+    if (found.size() >= most || !bounded.check("look for processes")) break;
+    std::ifstream status(fmt::format("/proc/{}/status", name));
+    bool helper = false;
+    bool zombie = false;
+    bool killed = false;
+    for (std::string line; std::getline(status, line);) {
+      if (line.starts_with("Name:")) helper = line == "Name:\tdvdi-helper";
+      if (!helper) break;
+      if (line.starts_with("State:\tZ")) zombie = true;
+      if (!line.starts_with("SigPnd:\t") && !line.starts_with("ShdPnd:\t")) continue;
+      constexpr std::uint64_t kill_bit = std::uint64_t{1} << (SIGKILL - 1);
+      std::uint64_t pending = 0;
+      std::from_chars(line.data() + 8, line.data() + line.size(), pending, 16);
+      killed = killed || (pending & kill_bit) != 0;
+    }
+    if (killed && !zombie) found.push_back(pid);
   }
   return found;
 }

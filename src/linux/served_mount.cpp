@@ -77,9 +77,12 @@ Opened open_root(const v1::MountIdentity& identity) {
 
 Result<ServerLook> look(const v1::MountIdentity& identity, const Opened& opened) {
   if (!opened.fd) {
+    if (opened.failed == ENOENT || opened.failed == ENOTDIR)
+      return verdict(ServerState::replaced, opened.failed);
     const ServerState state = state_of(opened.failed);
-    // Nothing is at that path, or nothing that we may see: not that mount.
-    return verdict(state == ServerState::answers ? ServerState::replaced : state, opened.failed);
+    // No verdict: we have no descriptor left, or no memory.
+    if (state == ServerState::answers) return os_error("open the mount point", opened.failed);
+    return verdict(state, opened.failed);
   }
   if (const auto same = check_mount_identity(opened.fd.get(), identity); !same) {
     if (same.error().code != Code::failed_precondition) return same.error();

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "linux/fuse_test_server.h"
+#include "linux/holders.h"
 #include "linux/mount_table.h"
 
 namespace dvdi {
@@ -162,6 +163,8 @@ TEST_F(ServedMount, AHelperThatCannotBeKilledFencesItsVolumeUntilItComesBack) {
   EXPECT_THAT(text, HasSubstr("stuck in the kernel"));
   EXPECT_EQ(server->requests(), asked) << "no second helper is given to it";
   EXPECT_EQ(helpers().stuck(), 1U);
+  const auto seen = find_stuck_helpers(Context(), 100);
+  EXPECT_NE(std::ranges::find(seen, stuck->pid), seen.end());
   // Work of the same volume is refused, of others is not.
   const HelperFunction echo = [](std::string_view request) -> Result<std::string> {
     return std::string(request);
@@ -175,6 +178,7 @@ TEST_F(ServedMount, AHelperThatCannotBeKilledFencesItsVolumeUntilItComesBack) {
   EXPECT_TRUE(helpers().run(Context(), "do it", echo, "x"));
   server->answer();
   while (helpers().fenced(Context(), "fake/a")) std::this_thread::yield();
+  EXPECT_EQ(std::ranges::count(find_stuck_helpers(Context(), 100), stuck->pid), 0);
   EXPECT_EQ(look(), ServerState::answers);
 }
 

@@ -105,8 +105,9 @@ Status Work::lose(MountRow& row, const std::string& why) {
 
 ServerLook Work::take_away_if_gone(const MountRow& row) {
   if (!is_served(row)) return {};
-  // The driver's answer may have taken all the time that there was.
-  const Context bounded = context_.detached(policy_.use_patience);
+  // The driver's answer may have taken all the time that there was: then a little more.
+  const Duration least = std::min<Duration>(std::chrono::seconds(1), policy_.use_patience);
+  const Context bounded = context_.detached(std::clamp(context_.remaining(), least, policy_.use_patience));
   std::optional<ForeignRow> foreign;
   const auto read = parts_.ledger.read(bounded, "look for a foreign holder", [&](Reader& reader) -> Status {
     DVDI_TRY(foreign, reader.foreign(volume_));

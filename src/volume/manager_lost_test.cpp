@@ -449,6 +449,27 @@ TEST_F(ManagerServed, AStuckHelperFencesItsVolumeAndNoOther) {
   expect_consistent();
 }
 
+TEST_F(ManagerServed, ADriverThatSaysYesWhileASilentMountStaysIsNotBelieved) {
+  be_impatient();
+  fake->manner.unmounting_nothing_succeeds = true;
+  ASSERT_TRUE(acquire("c1", {want("a")}));
+  servers.at("a")->hold();
+  ASSERT_THAT(probe().lost, SizeIs(1));
+  fake->forget();
+  const auto owed = release("c1");
+  ASSERT_TRUE(owed);
+  ASSERT_THAT(*owed, SizeIs(1));
+  EXPECT_THAT(owed->front().reason, HasSubstr("still there"));
+  EXPECT_FALSE(foreign("a")) << "nobody else holds it: it hangs";
+  expect_consistent();
+  kill_server("a");
+  wait_until_unfenced();
+  policy.use_patience = std::chrono::minutes(1);
+  restart();
+  settle_all();
+  expect_nothing_left();
+}
+
 TEST_F(ManagerServed, TheEndOfTheLastContainerOfAStuckVolumeIsOwedAndPaidWhenItIsOver) {
   be_impatient();
   ASSERT_TRUE(acquire("c1", {want("a")}));

@@ -66,8 +66,9 @@ Result<std::optional<std::string>> Work::unmount(MountRow row,
   if (there) {
     const ServerLook rest = take_away_if_gone(row);
     if (rest.state == ServerState::gone || rest.state == ServerState::replaced) {
-      there = false;
-      why.reason = "its server is gone: the dead mount was taken away";
+      const auto after = MountTable::read();  // the table decides, here too
+      there = !after || shows(*after, row);
+      if (!there) why.reason = "its server is gone: the dead mount was taken away";
     } else if (rest.state != ServerState::answers) {
       if_there = Pending::lost;
       row.note = why_lost(rest);
@@ -97,6 +98,9 @@ Result<std::optional<std::string>> Work::unmount(MountRow row,
     // Many drivers say yes where nothing is mounted.
     if (may_come_late && !was_there) {
       return owed(Pending::mount, "the driver may still be at the Mount that it has not answered");
+    }
+    if (there && if_there == Pending::lost) {
+      return owed(Pending::lost, "the driver says that it is unmounted, and it is still there: " + row.note);
     }
     // The driver is done with us. What is still there is somebody else's: recorded, shown, not touched again.
     return gone(there && row.identity ? "it is still mounted after our successful Unmount" : "");

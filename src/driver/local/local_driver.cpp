@@ -39,6 +39,9 @@ Result<std::optional<MountEntry>> mounted_at(const std::string& mount_point) {
   return entry == nullptr ? std::nullopt : std::optional(*entry);
 }
 
+// Of the helpers' work: a volume whose helper is stuck is fenced, the others go on.
+std::string key_of(const std::string& folder) { return "local/" + folder; }
+
 // Is this mount the volume's, as far as the table can tell?
 bool looks_like(const MountEntry& entry, const VolumeRecord& record) {
   const std::string folder = folder_name(record.name);
@@ -243,7 +246,7 @@ Result<std::string> LocalDriver::Work::mount(const Context& context, const std::
   DVDI_TRY(auto entry, mounted_at(mount_point));
   if (!entry) {
     DVDI_CHECK(helpers_.run(context, "mount the volume", &mount_volume,
-                            encode(MountWork{opened.store.directory(), folder, *record})));
+                            encode(MountWork{opened.store.directory(), folder, *record}), key_of(folder)));
     if (record->options.type == Type::image && !record->owner_set) {
       record->owner_set = true;
       if (auto updated = opened.store.update(*record); !updated) {
@@ -277,7 +280,8 @@ Error LocalDriver::Work::explain_busy(const Context& context, const std::string&
 
 Status LocalDriver::Work::unmount_once(const Context& context, const VolumeStore& store,
                                        const std::string& folder) const {
-  auto done = helpers_.run(context, "unmount the volume", &unmount_volume, encode(store.directory(), folder));
+  auto done = helpers_.run(context, "unmount the volume", &unmount_volume, encode(store.directory(), folder),
+                           key_of(folder));
   if (done) return {};
   if (done.error().code != Code::failed_precondition) return fail(std::move(done).error());
   return explain_busy(context, store.mount_point(folder), std::move(done).error());
