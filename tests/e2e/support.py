@@ -293,14 +293,14 @@ class RclonePlugin(Plugin):
 
     def __init__(self, node, name, socket_path=None):
         self.base, self.data = node.root / f"{name}.base", node.root / f"{name}.data"
-        cache, config = node.root / f"{name}.cache", node.root / f"{name}.conf"
-        for folder in (self.base, self.data, cache):
+        self.cache, config = node.root / f"{name}.cache", node.root / f"{name}.conf"
+        for folder in (self.base, self.data, self.cache):
             folder.mkdir()
         config.write_text(f"[loc]\ntype = alias\nremote = {self.data}\n")
         path = socket_path or str(node.plugin_dir / f"{name}.sock")
         # HOME: rclone looks for more there, and finds nothing of the machine's.
         super().__init__(node, name, ["rclone", "serve", "docker", "--config", str(config), "--socket-addr", path,
-                                      "--base-dir", str(self.base), "--cache-dir", str(cache)],
+                                      "--base-dir", str(self.base), "--cache-dir", str(self.cache)],
                          env={"PATH": os.environ["PATH"], "HOME": str(node.root)}, socket_path=path)
 
     @property

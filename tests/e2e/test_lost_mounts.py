@@ -1,6 +1,5 @@
 """Mounts that go without us: a FUSE server (rclone) that dies or hangs, somebody who unmounts by hand. Scenarios 20 and 21."""
 
-import json
 import os
 import signal
 
@@ -65,6 +64,8 @@ def test_cleanup_works_though_the_server_is_dead_and_the_driver_away(dvdi, rclon
     assert code == 3 and "owed" in err  # the driver may count us still
     assert not fuse_mounts(rclone)  # but the dead mount is gone
     assert dvdi.volumes()["rc/v"]["owed"]
+    # rclone 1.60 hangs where it finds a mount in its books and can make it again.
+    (rclone.cache / "docker-plugin.state").unlink()
     rclone.start()
     eventually(lambda: not dvdi.volumes()["rc/v"]["owed"], what="the Unmount that was owed is paid")
     assert not fuse_mounts(rclone)
@@ -99,17 +100,15 @@ def test_a_server_that_hangs_holds_its_own_volume_only(dvdi, rclone):
     assert not fuse_mounts(rclone)
 
 
-def test_a_mount_that_somebody_unmounted_is_mounted_afresh(dvdi):
-    plugin = dvdi.faulty("f")
-    task = dvdi.start("run", "--volume", "f/v:data", *shell("echo ready; read x; echo late > data/f"))
-    assert task.stdout.readline() == "ready\n"
-    (point,) = dvdi.kernel_mounts()
+def test_a_mount_that_somebody_unmounted_is_mounted_afresh(dvdi, rclone):
+    task = start_task(dvdi, "echo ready; read x; echo late > data/f")
+    (point,) = fuse_mounts(rclone)
     assert umount(point, lazy=True)
-    dvdi.run("run", "--volume", "f/v:data", *shell("echo x > data/g"), code=0)
-    assert dvdi.kernel_mounts() == [point]
-    assert "dvdi.mount.lost" in dvdi.event_types("volume/f/v")
-    assert end_task(task)[0] == 0
-    assert not dvdi.kernel_mounts()
-    assert len(plugin.calls("Mount")) == 2
-    seen = json.dumps(dvdi.events())
-    assert "does not show it any more" in seen
+    dvdi.run("run", *VOLUME, *shell("echo x > data/g"), code=0)
+    assert fuse_mounts(rclone) == [point]
+    assert (rclone.data / "g").read_text() == "x\n"  # not in the bare directory
+    assert end_task(task) == (0, "", "")
+    assert (rclone.data / "f").read_text() == "late\n"  # the task's own copy worked on
+    assert not fuse_mounts(rclone)
+    (lost,) = [event["data"] for event in dvdi.events() if event["type"] == "dvdi.mount.lost"]
+    assert "does not show it any more" in lost["reason"] and lost["to"] == "unknown"
