@@ -60,7 +60,7 @@ _dvdi() {
                 return
                 ;;
             --state-dir | --config | --format | --volume | -V | --user | -u | --rootfs | --directory | --id | --pid | \
-                --env | -e | --timeout | --since | --until | --by | --option | -o)
+                --env | -e | --timeout | --since | --until | --by | --option | -o | --as | --role | --principal)
                 ((i++))
                 ;;
             -*) ;;
@@ -78,15 +78,15 @@ _dvdi() {
         --format) _dvdi_words "table json"; return ;;
         --by) _dvdi_words "volume driver owner framework role principal user container day"; return ;;
         --pid) _dvdi_words "host"; return ;;
-        --user | -u) mapfile -t COMPREPLY < <(compgen -u -- "$cur"); return ;;
+        --user | -u | --as) mapfile -t COMPREPLY < <(compgen -u -- "$cur"); return ;;
         --state-dir | --rootfs | --directory) _dvdi_files -d; return ;;
         --config) _dvdi_files -f; return ;;
-        --volume | -V | --id | --env | -e | --timeout | --since | --until | --option | -o) return ;;
+        --volume | -V | --id | --env | -e | --timeout | --since | --until | --option | -o | --role | --principal) return ;;
     esac
 
     case $command in
         "")
-            _dvdi_words "run volume ps inspect events usage doctor version $global --version"
+            _dvdi_words "run volume ps inspect events usage policy doctor version $global --version"
             ;;
         run)
             if [[ $cur == -* || -n $sub ]]; then
@@ -113,6 +113,15 @@ _dvdi() {
             if [[ -z $sub ]]; then _dvdi_words "verify --follow --since $global"; else _dvdi_words "$global"; fi
             ;;
         usage) _dvdi_words "--by --since --until $global" ;;
+        policy)
+            if [[ -z $sub ]]; then
+                _dvdi_words "check $global"
+            elif [[ $cur == -* ]]; then
+                _dvdi_words "--as --role --principal $global"
+            else
+                _dvdi_files -f
+            fi
+            ;;
         doctor | version) _dvdi_words "$global" ;;
     esac
 }

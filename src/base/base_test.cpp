@@ -3,6 +3,7 @@
 
 #include <thread>
 
+#include "base/glob.h"
 #include "base/json.h"
 #include "base/random.h"
 #include "base/sync.h"
@@ -13,6 +14,35 @@ namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
+
+TEST(Glob, StarAndQuestionMark) {
+  const auto all = [](std::string_view pattern, std::vector<std::string_view> texts, bool expected) {
+    for (const auto text : texts) EXPECT_EQ(glob_matches(pattern, text), expected) << pattern << " " << text;
+  };
+  all("", {""}, true);
+  all("", {"a"}, false);
+  all("*", {"", "a", "a/b"}, true);
+  all("a*", {"a", "ab", "a/b"}, true);
+  all("a*", {"", "ba"}, false);
+  all("*b", {"b", "ab", "abab"}, true);
+  all("*b", {"", "ba"}, false);
+  all("a*b*c", {"abc", "aXbYbZc", "abbcc"}, true);
+  all("a*b*c", {"ac", "acb", "abcd"}, false);
+  all("?", {"a", "/"}, true);
+  all("?", {"", "ab"}, false);
+  all("?*", {"a", "ab"}, true);
+  all("?*", {""}, false);
+  all("a.[b]", {"a.[b]"}, true);
+  all("a.[b]", {"aXb", "a.b"}, false);
+}
+
+TEST(Glob, ManyStarsCostLittle) {
+  std::string pattern;
+  for (int i = 0; i < 100; ++i) pattern += "a*";
+  // With a search that goes back to every star this would not end.
+  EXPECT_FALSE(glob_matches(pattern + "b", std::string(4000, 'a')));
+  EXPECT_TRUE(glob_matches(pattern, std::string(4000, 'a')));
+}
 
 TEST(Error, TextNamesOperationVolumeDriverAttemptAndWhatToDo) {
   const Error error{.code = Code::driver_error,

@@ -35,6 +35,7 @@ struct Raw {
   std::string events_since;
   UsageCommand usage;
   std::string usage_since, usage_until;
+  PolicyCheckCommand policy_check;
 };
 
 // Thrown and caught in this file only.
@@ -276,6 +277,25 @@ void define_looks(CLI::App& app, Raw& raw) {
   usage->add_option("--until", raw.usage_until, "Up to this time, or this long ago")->type_name("TIME");
   usage->footer(std::string(help::usage));
 
+  CLI::App* policy = app.add_subcommand("policy", "Explain what the policy file decides");
+  policy->require_subcommand(1);
+  policy->footer(std::string(help::policy));
+  CLI::App* check = policy->add_subcommand("check", "May this request be carried out, and why (not)?");
+  check->add_option("FILE", raw.policy_check.policy_file, "The policy")->type_name("")->required();
+  check
+      ->add_option("REQUEST", raw.policy_check.request_file,
+                   "A request as `dvdi run` takes it; `-` reads standard input")
+      ->type_name("")
+      ->required();
+  check
+      ->add_option("--as", raw.policy_check.as,
+                   "Who asks: name or number of a user; not root: a member of the group that may ask")
+      ->type_name("USER");
+  check->add_option("--role", raw.policy_check.role, "Instead of the request's role")->type_name("ROLE");
+  check->add_option("--principal", raw.policy_check.principal, "Instead of the request's principal")
+      ->type_name("PRINCIPAL");
+  check->footer(std::string(help::policy_check));
+
   app.add_subcommand("doctor", "Can this machine do it, and is the state healthy?")
       ->footer(std::string(help::doctor));
   app.add_subcommand("version", "Show the version")->footer(std::string(help::version));
@@ -350,6 +370,7 @@ Command command_of(const CLI::App& app, Raw& raw, std::vector<std::string> after
     }
     return raw.usage;
   }
+  if (name == "policy check") return std::move(raw.policy_check);
   if (name == "doctor") return DoctorCommand{};
   return VersionCommand{};
 }

@@ -65,12 +65,18 @@ struct UsageCommand {
   std::string by = "volume";
   std::optional<WallTime> since = {}, until = {};
 };
+struct PolicyCheckCommand {
+  std::string policy_file;
+  std::string request_file;  // `-`: standard input
+  std::string as;            // name or number of the caller; "": root
+  std::optional<std::string> role, principal;
+};
 struct DoctorCommand {};
 struct VersionCommand {};
 
 using Command = std::variant<RunCommand, VolumeListCommand, VolumeInspectCommand, VolumeCreateCommand,
                              VolumeRemoveCommand, PsCommand, InspectCommand, EventsCommand,
-                             EventsVerifyCommand, UsageCommand, DoctorCommand, VersionCommand>;
+                             EventsVerifyCommand, UsageCommand, PolicyCheckCommand, DoctorCommand, VersionCommand>;
 
 struct Arguments {
   std::string state_dir;    // "": not given

@@ -166,6 +166,16 @@ TEST(OtherArguments, AreUnderstood) {
   EXPECT_FALSE(command<PsCommand>({"ps"}).all);
   EXPECT_EQ(command<InspectCommand>({"inspect", "4f1c"}).container, "4f1c");
   EXPECT_EQ(refused({"inspect"}).exit_code, 2);
+  const auto check = command<PolicyCheckCommand>(
+      {"policy", "check", "p.toml", "-", "--as", "alice", "--role", "web", "--principal", "p"});
+  EXPECT_EQ(check.policy_file, "p.toml");
+  EXPECT_EQ(check.request_file, "-");
+  EXPECT_EQ(check.as, "alice");
+  EXPECT_EQ(check.role, "web");
+  EXPECT_EQ(check.principal, "p");
+  EXPECT_FALSE(command<PolicyCheckCommand>({"policy", "check", "p.toml", "r.json"}).role);
+  EXPECT_EQ(refused({"policy", "check", "p.toml"}).exit_code, 2);
+  EXPECT_EQ(refused({"policy"}).exit_code, 2);
   command<DoctorCommand>({"doctor"});
   command<VersionCommand>({"version"});
 }
@@ -216,6 +226,8 @@ TEST(Help, IsThereForEveryCommandWithExamples) {
                                              {"events", "--help"},
                                              {"events", "verify", "--help"},
                                              {"usage", "--help"},
+                                             {"policy", "--help"},
+                                             {"policy", "check", "--help"},
                                              {"doctor", "--help"},
                                              {"version", "--help"}}) {
     const Answer answer = refused(words);

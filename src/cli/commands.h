@@ -9,6 +9,7 @@
 #include "cli/output.h"
 #include "daemon/api.h"
 #include "daemon/open.h"
+#include "daemon/policy_check.h"
 
 namespace dvdi::cli {
 
@@ -35,6 +36,9 @@ Result<int> events(const Context& context, Api& api, const EventsCommand& comman
 Result<int> events_verify(const Context& context, Api& api, Screen& screen);
 
 Result<int> usage(const Context& context, Api& api, const UsageCommand& command, Screen& screen);
+
+// Exit code 1 where the request is denied.
+Result<int> policy_check(const PolicyAnswer& answer, Screen& screen);
 
 Result<int> doctor(const std::vector<Finding>& findings, Screen& screen);
 Result<int> version(Screen& screen);

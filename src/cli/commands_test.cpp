@@ -331,6 +331,51 @@ TEST_F(CommandsTest, UsageAsJsonIsExact) {
   EXPECT_EQ(scene_.query.since, *parse_time("2026-11-01"));
 }
 
+PolicyAnswer denied_answer() {
+  PolicyAnswer answer{.subject = {.owner = "run", .principal = "team", .role = "web", .user = "root"}};
+  answer.decision.volumes = {{.volume = "local/a",
+                              .allowed = true,
+                              .rule = "web",
+                              .line = 7,
+                              .why = "rule 'web' (line 7) allows it",
+                              .passed_over = {{"rule 'no' (line 2)", "it is about host paths only"}}},
+                             {.position = 1, .volume = "nfs/b", .why = "no rule is about it"}};
+  return answer;
+}
+
+TEST_F(CommandsTest, APolicysDecisionIsExplained) {
+  PolicyAnswer answer = denied_answer();
+  EXPECT_EQ(*policy_check(answer, table()), 1);
+  EXPECT_EQ(written(),
+            "denied   for root, user root, role web, principal team\n"
+            "allowed  local/a: rule 'web' (line 7) allows it\n"
+            "         - rule 'no' (line 2): it is about host paths only\n"
+            "denied   nfs/b: no rule is about it\n");
+}
+
+TEST_F(CommandsTest, APolicysRefusalOfACallerIsExplained) {
+  PolicyAnswer answer{.subject = {.trusted = false, .owner = "uid:1000", .user = "1000"}};
+  answer.access = Refusal{.rule = "no rootfs", .error = {.message = "uid 1000 may not"}};
+  EXPECT_EQ(*policy_check(answer, table()), 1);
+  EXPECT_EQ(written(),
+            "denied   for a member of the group (uid:1000), user 1000\n"
+            "denied   no rootfs: uid 1000 may not\n"
+            "The request has no volume that a policy is about.\n");
+}
+
+TEST_F(CommandsTest, APolicysDecisionAsJsonIsExact) {
+  EXPECT_EQ(*policy_check(denied_answer(), json()), 1);
+  EXPECT_EQ(written(),
+            R"({"allowed":false,"caller":"root","owner":"run","user":"root","role":"web","principal":"team",)"
+            R"("framework":null,"access":null,"volumes":[{"volume":"local/a","allowed":true,"rule":"web","line":7,)"
+            R"("why":"rule 'web' (line 7) allows it","passed_over":[{"rule":"rule 'no' (line 2)",)"
+            R"("why":"it is about host paths only"}]},{"volume":"nfs/b","allowed":false,"rule":null,"line":null,)"
+            R"("why":"no rule is about it","passed_over":[]}]})"
+            "\n");
+  PolicyAnswer allowed{.allowed = true};
+  EXPECT_EQ(*policy_check(allowed, json()), 0);
+}
+
 TEST_F(CommandsTest, DoctorFailsOnAProblemOnly) {
   using Level = Finding::Level;
   const Finding ok{.level = Level::ok, .subject = "root", .text = "yes", .advice = ""};

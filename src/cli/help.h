@@ -98,6 +98,19 @@ Examples:
   dvdi usage --by principal --since 7d
   dvdi usage --by day --since 2026-11-01 --until 2026-12-01 --format json)";
 
+inline constexpr std::string_view policy =
+    R"(Examples:
+  dvdi policy check /etc/dvdi/policy.toml app.json)";
+
+inline constexpr std::string_view policy_check =
+    R"(Looks at no state and changes nothing; FILE need not be the policy in use. DVDI_VOLUME_* count, as for
+`dvdi run`. Exit code: 0 allowed, 1 denied, 2 usage, also where FILE or REQUEST cannot be read.
+
+Examples:
+  dvdi policy check /etc/dvdi/policy.toml app.json
+  dvdi policy check policy.toml app.json --as alice
+  dvdi policy check policy.toml volumes.json --role web --principal team-web --format json)";
+
 inline constexpr std::string_view doctor =
     R"(Changes nothing. Exit code 1 if there is a problem; warnings do not count.
 

@@ -14,6 +14,7 @@
 #include "cli/run_request.h"
 #include "cli/table.h"
 #include "daemon/open.h"
+#include "isolator/ownership.h"
 #include "launcher/launch.h"
 #include "linux/helper_pool.h"
 
@@ -108,6 +109,12 @@ class Program {
     if (std::holds_alternative<VersionCommand>(arguments_.command)) return version(screen);
     DVDI_TRY(const auto helpers, HelperPool::start());
     const Context bounded = context_.with_timeout(command_timeout);
+    if (const auto* command = std::get_if<PolicyCheckCommand>(&arguments_.command)) {
+      auto answer = explain(bounded, *command, *helpers);
+      if (answer) return policy_check(*answer, screen);
+      say_error(answer.error(), arguments_.format);
+      return exit_usage;
+    }
     if (std::holds_alternative<DoctorCommand>(arguments_.command)) {
       return doctor(diagnose(bounded, options(false), *helpers), screen);
     }
@@ -120,6 +127,18 @@ class Program {
       return events_verify(context_, *api, screen);  // as long as the record is
     }
     return look(bounded, *api, screen);
+  }
+
+  static Result<PolicyAnswer> explain(const Context& context, const PolicyCheckCommand& command,
+                                      HelperPool& helpers) {
+    DVDI_TRY(Policy policy, read_policy(command.policy_file));
+    DVDI_TRY(v1::ContainerRequest request, file_request(command.request_file, environ));
+    const auto find_user = [&](const std::string& user, const std::string& rootfs) -> Result<MemberUser> {
+      DVDI_TRY(const isolator::Owner owner, isolator::find_owner(context, helpers, user, rootfs));
+      return MemberUser{.uid = owner.uid, .gid = owner.gid};
+    };
+    return check_policy(std::move(policy), std::move(request),
+                        {.as = command.as, .role = command.role, .principal = command.principal}, find_user);
   }
 
   Result<int> look(const Context& context, Api& api, Screen& screen) const {

@@ -38,24 +38,38 @@ Result<std::string> read_bounded(const std::string& file, std::size_t limit) {
   }
 }
 
-Result<v1::ContainerRequest> run_request(const RunCommand& command, const char* const* environment) {
+namespace {
+
+Result<spec::Input> input_of(const std::optional<std::string>& file, const char* const* environment) {
   spec::Input input;
-  if (command.file) {
-    DVDI_TRY(input.file_text, read_bounded(*command.file, spec::max_request_bytes));
-    input.file_name = *command.file == "-" ? "standard input" : *command.file;
+  if (file) {
+    DVDI_TRY(input.file_text, read_bounded(*file, spec::max_request_bytes));
+    input.file_name = *file == "-" ? "standard input" : *file;
   }
-  input.volume_flags = command.volumes;
-  input.command = command.command;
-  input.user = command.user;
-  input.rootfs = command.rootfs;
-  input.directory = command.directory;
-  input.container_id = command.id;
   for (const char* const* one = environment; one != nullptr && *one != nullptr; ++one) {
     const std::string_view text(*one);
     const auto equals = text.find('=');
     if (!text.starts_with("DVDI_VOLUME_") || equals == std::string_view::npos) continue;
     input.environment.emplace_back(text.substr(0, equals), text.substr(equals + 1));
   }
+  return input;
+}
+
+}  // namespace
+
+Result<v1::ContainerRequest> file_request(const std::string& file, const char* const* environment) {
+  DVDI_TRY(const spec::Input input, input_of(file, environment));
+  return spec::parse_request(input);
+}
+
+Result<v1::ContainerRequest> run_request(const RunCommand& command, const char* const* environment) {
+  DVDI_TRY(spec::Input input, input_of(command.file, environment));
+  input.volume_flags = command.volumes;
+  input.command = command.command;
+  input.user = command.user;
+  input.rootfs = command.rootfs;
+  input.directory = command.directory;
+  input.container_id = command.id;
   DVDI_TRY(v1::ContainerRequest request, spec::parse_request(input));
   if (request.command().value().empty() && request.command().arguments().empty()) {
     return Error{.code = Code::invalid_argument,

@@ -15,4 +15,7 @@ Result<std::string> read_bounded(const std::string& file, std::size_t limit);
 // `environment` is that of the process (environ): its DVDI_VOLUME_* are the request's fourth form.
 Result<v1::ContainerRequest> run_request(const RunCommand& command, const char* const* environment);
 
+// The same from a file and the environment alone; there need be nothing to run.
+Result<v1::ContainerRequest> file_request(const std::string& file, const char* const* environment);
+
 }  // namespace dvdi::cli

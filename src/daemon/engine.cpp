@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <filesystem>
+#include <functional>
 
 #include "base/random.h"
 #include "base/sync.h"
@@ -103,14 +104,18 @@ Result<std::unique_ptr<Engine>> Engine::open(const Context& context, const Confi
   DVDI_TRY(engine->locks_, KeyedLocks::open(dir + "/locks"));
   DVDI_CHECK(make_private_file(dir + "/state.db"));
   DVDI_TRY(engine->ledger_, Ledger::open(context, dir + "/state.db"));
+  engine->admission_ = std::make_unique<Admission>(Admission::Parts{helpers, *engine->ledger_});
+  DVDI_CHECK(engine->admission_->load(config.access.policy_file));
   engine->drivers_ = std::make_unique<NodeCatalog>(dir, helpers, config.docker);
   engine->volumes_ = std::make_unique<volume::Manager>(
       volume::Manager::Parts{*engine->ledger_, *engine->drivers_, *engine->locks_, helpers}, config.volumes);
   std::vector<std::unique_ptr<isolator::Isolator>> isolators;
   isolators.push_back(std::make_unique<isolator::ExternalVolumes>(*engine->volumes_));
   isolators.push_back(std::make_unique<isolator::SharedFilesystem>(
-      helpers, isolator::SharedFilesystem::Options{.sandbox_in_container = config.sandbox_in_container,
-                                                   .path_timeout = config.volumes.call_deadline}));
+      helpers, isolator::SharedFilesystem::Options{
+                   .sandbox_in_container = config.sandbox_in_container,
+                   .path_timeout = config.volumes.call_deadline,
+                   .may_bind = std::bind_front(&Admission::may_bind, engine->admission_.get())}));
   auto staged = std::make_unique<isolator::StagedMounts>(
       isolator::StagedMounts::Parts{*engine->ledger_, helpers, *engine->locks_},
       isolator::StagedMounts::Options{.state_dir = dir,
@@ -160,10 +165,11 @@ void Engine::settle(const Context& context) {
 }
 
 Result<Api::Prepared> Engine::prepare(const Context& context, const PrepareOptions& options,
-                                      const v1::ContainerRequest& request) {
+                                      const v1::ContainerRequest& asked) {
   Prepared prepared;
   prepared.key = {.owner = options.owner,
-                  .id = request.has_container_id() ? text_of(request.container_id()) : random_uuid()};
+                  .id = asked.has_container_id() ? text_of(asked.container_id()) : random_uuid()};
+  DVDI_TRY(const v1::ContainerRequest request, admission_->admit(context, prepared.key, asked));
   std::string directory = request.directory();
   const bool ours = directory.empty();
   if (ours) {

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "daemon/admission.h"
 #include "daemon/api.h"
 #include "daemon/catalog.h"
 #include "daemon/config.h"
@@ -62,6 +63,9 @@ class Engine final : public Api, private isolator::Books {
   Result<std::vector<UsageRow>> usage(const Context& context, const UsageQuery& query) override;
   std::vector<std::string> notices() override { return notices_; }
 
+  // The policy, and the record of what was refused: also for refusals of whoever hosts this engine.
+  Admission& admission() { return *admission_; }
+
  private:
   Engine(Config config, HelperPool& helpers, Mode mode)
       : config_(std::move(config)), mode_(mode), helpers_(helpers) {}
@@ -78,6 +82,7 @@ class Engine final : public Api, private isolator::Books {
   UniqueFd engine_lock_;
   std::unique_ptr<KeyedLocks> locks_;
   std::unique_ptr<Ledger> ledger_;
+  std::unique_ptr<Admission> admission_;
   std::unique_ptr<NodeCatalog> drivers_;
   std::unique_ptr<volume::Manager> volumes_;
   isolator::StagedMounts* staged_ = nullptr;  // the chain's

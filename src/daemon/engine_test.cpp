@@ -12,6 +12,7 @@
 
 #include <array>
 #include <filesystem>
+#include <fstream>
 
 #include "base/json.h"
 #include "daemon/open.h"
@@ -49,9 +50,10 @@ class EngineTest : public testing::Test {
     engine_.reset();
     if (!state_dir_.empty()) std::filesystem::remove_all(state_dir_);
   }
-  void open() {
+  void open(const std::string& policy_file = {}) {
     Config config;
     config.state_dir = state_dir_;
+    config.access.policy_file = policy_file;
     auto opened = Engine::open(context_, config, *helpers_);
     ASSERT_TRUE(opened) << opened.error().text();
     engine_ = std::move(*opened);
@@ -317,6 +319,126 @@ TEST_F(EngineTest, TheDoctorFindsThisMachineFitAndChangesNothing) {
     EXPECT_NE(finding.level, Finding::Level::problem) << finding.subject << ": " << finding.text;
   }
   EXPECT_EQ(engine_->events(context_, 0, 1000, {})->size(), before);
+}
+
+// The policy is a file of root's, in a folder that the test removes.
+class EnginePolicyTest : public EngineTest {
+ protected:
+  std::string write_policy(const std::string& text) {
+    const std::string path = state_dir_ + "/policy.toml";
+    std::ofstream(path) << text;
+    std::filesystem::permissions(path, std::filesystem::perms(0600));
+    return path;
+  }
+  void with_policy(const std::string& text) {
+    engine_.reset();
+    open(write_policy(text));
+  }
+  static void add_option(v1::ContainerRequest& request, const std::string& key, const std::string& value) {
+    auto& parameter = *request.mutable_container_info()
+                           ->mutable_volumes(0)
+                           ->mutable_source()
+                           ->mutable_docker_volume()
+                           ->mutable_driver_options()
+                           ->add_parameter();
+    parameter.set_key(key);
+    parameter.set_value(value);
+  }
+  std::vector<std::string> events(const std::string& type) {
+    std::vector<std::string> found;
+    const auto all = engine_->events(context_, 0, 10'000, {});
+    for (const EventView& event : *all) {
+      if (event.json.contains("\"type\":\"" + type + "\"")) found.push_back(event.json);
+    }
+    return found;
+  }
+};
+
+TEST_F(EnginePolicyTest, SetuidProgramsNeedAPolicyThatPermitsThem) {
+  v1::ContainerRequest wanted = request("c1", {"a"});
+  add_option(wanted, "dvdi.suid", "true");
+  const auto refused = engine_->prepare(context_, {}, wanted);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Code::permission_denied);
+  EXPECT_THAT(*engine_->containers(context_, true), IsEmpty()) << "nothing was begun";
+
+  with_policy("[[rule]]\nname = \"all\"\neffect = \"allow\"\npermit = [\"suid\"]\n");
+  const auto prepared = engine_->prepare(context_, {}, wanted);
+  ASSERT_TRUE(prepared) << prepared.error().text();
+  EXPECT_EQ(prepared->launch.mounts(0).flags(), MS_BIND | MS_REC | MS_NODEV);
+  EXPECT_TRUE(engine_->cleanup(context_, prepared->key));
+}
+
+TEST_F(EnginePolicyTest, APrincipalIsFilledInAndRecorded) {
+  with_policy("default = \"allow\"\n[principals.role]\nweb = \"team-web\"\n");
+  v1::ContainerRequest wanted = request("c1", {"a"});
+  wanted.mutable_attribution()->set_role("web");
+  const auto prepared = engine_->prepare(context_, {}, wanted);
+  ASSERT_TRUE(prepared) << prepared.error().text();
+  EXPECT_EQ(engine_->container(context_, "c1")->principal, "team-web");
+  EXPECT_TRUE(engine_->prepare(context_, {}, wanted)) << "the same again is the same request";
+  EXPECT_TRUE(engine_->cleanup(context_, prepared->key));
+}
+
+TEST_F(EnginePolicyTest, ARefusalIsRecordedOnceAMinuteWithTheCaller) {
+  with_policy("");
+  const Context caller = context_.with_caller({.uid = 1000, .gid = 1001, .pid = 7});
+  for (int i = 0; i < 3; ++i) EXPECT_FALSE(engine_->prepare(caller, {}, request("c1", {"a"})));
+  const auto denied = events("dvdi.access.denied");
+  ASSERT_THAT(denied, SizeIs(1));
+  EXPECT_THAT(denied[0], HasSubstr(R"("peer":{"uid":1000,"gid":1001,"pid":7})"));
+  EXPECT_THAT(denied[0], HasSubstr(R"("action":"prepare")"));
+  EXPECT_THAT(denied[0], HasSubstr(R"("what":"run/c1")"));
+}
+
+TEST_F(EnginePolicyTest, AHostPathThatLeadsElsewhereIsRefusedAndRolledBack) {
+  std::filesystem::create_directories(state_dir_ + "/allowed");
+  std::filesystem::create_directory_symlink("/etc", state_dir_ + "/allowed/link");
+  with_policy("[[rule]]\nname = \"paths\"\neffect = \"allow\"\nhost_paths = [\"" + state_dir_ +
+              "/allowed/*\"]\n");
+  v1::ContainerRequest wanted = request("c1", {});
+  v1::Volume& volume = *wanted.mutable_container_info()->add_volumes();
+  volume.set_mode(v1::Volume::RO);
+  volume.set_container_path("there");
+  volume.set_host_path(state_dir_ + "/allowed/link");
+  const auto refused = engine_->prepare(context_, {}, wanted);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Code::permission_denied);
+  EXPECT_THAT(refused.error().text(), HasSubstr("/etc may not be used"));
+  EXPECT_THAT(*engine_->containers(context_, false), IsEmpty());
+
+  std::filesystem::create_directories(state_dir_ + "/allowed/real");
+  volume.set_host_path(state_dir_ + "/allowed/real");
+  const auto prepared = engine_->prepare(context_, {}, wanted);
+  ASSERT_TRUE(prepared) << prepared.error().text();
+  EXPECT_TRUE(engine_->cleanup(context_, prepared->key));
+}
+
+TEST_F(EnginePolicyTest, AUserOfTheHostIsTheSameByNameAndByNumber) {
+  with_policy("default = \"allow\"\n[[rule]]\nname = \"no\"\neffect = \"deny\"\nusers = [\"nobody\"]\n");
+  v1::ContainerRequest wanted = request("c1", {"a"});
+  wanted.mutable_command()->set_user("65534:65534");
+  EXPECT_FALSE(engine_->prepare(context_, {}, wanted));
+  wanted.mutable_command()->set_user("nobody");
+  EXPECT_FALSE(engine_->prepare(context_, {}, wanted));
+  wanted.mutable_command()->set_user("root");
+  EXPECT_TRUE(engine_->prepare(context_, {}, wanted));
+  EXPECT_TRUE(engine_->cleanup(context_, {.owner = "run", .id = "c1"}));
+}
+
+TEST_F(EnginePolicyTest, WithAPolicyThatIsWrongNothingWorks) {
+  engine_.reset();
+  Config config;
+  config.state_dir = state_dir_;
+  config.access.policy_file = write_policy("[[rule]]\nname = \"x\"\n");
+  EXPECT_FALSE(Engine::open(context_, config, *helpers_));
+  config.access.policy_file = state_dir_ + "/not-there.toml";
+  EXPECT_FALSE(Engine::open(context_, config, *helpers_));
+  config.access.policy_file = write_policy("");
+  std::filesystem::permissions(config.access.policy_file, std::filesystem::perms(0666));
+  const auto others = Engine::open(context_, config, *helpers_);
+  ASSERT_FALSE(others);
+  EXPECT_EQ(others.error().code, Code::permission_denied);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <map>
+#include <set>
 
 #include "base/text.h"
 
@@ -14,6 +15,7 @@ namespace {
 struct Group {
   volume::Request request;
   std::map<std::string, spec::Ownership> ownership;  // by container path
+  std::set<std::string> suid, dev;                   // container paths
   std::string first_place;                           // for messages
 };
 
@@ -78,6 +80,8 @@ Status add(const VolumeKey& key, const std::string& path, const spec::ExternalVo
     }
   }
   group.ownership.emplace(path, volume.ownership);
+  if (volume.suid) group.suid.insert(path);
+  if (volume.dev) group.dev.insert(path);
   group.request.uses.push_back({.container_path = volume.container_path, .read_only = volume.read_only});
   return {};
 }
@@ -182,7 +186,10 @@ Status ExternalVolumes::prepare(const Context& context, Preparation& preparation
     const volume::Mounted& one = by_volume.at(key);
     HostPath& path = preparation.host_paths[one.mount_point];
     path.label = key.text();
-    path.ownership = wanted.groups.at(key).ownership;
+    const Group& group = wanted.groups.at(key);
+    path.ownership = group.ownership;
+    path.suid = group.suid;
+    path.dev = group.dev;
     if (one.identity) path.identity = identity_of(*one.identity, one.mount_point);
   }
   v1::ContainerInfo working = preparation.working;

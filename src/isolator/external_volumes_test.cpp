@@ -122,6 +122,20 @@ TEST_F(ExternalVolumesTest, WritesTheMountPointIntoTheWorkingCopyAndWhatIsKnownO
   EXPECT_EQ(known.ownership.at("data"), spec::Ownership::user);
 }
 
+TEST_F(ExternalVolumesTest, SetuidProgramsAndDevicesAreForOneContainerPathEach) {
+  add("d", "a", "data");
+  add("d", "a", "tools", {{"dvdi.suid", "true"}});
+  add("d", "a", "devices", {{"dvdi.dev", "true"}});
+  std::vector<volume::Request> seen;
+  mount_all(seen);
+  Preparation prepared = preparation();
+  ASSERT_TRUE(isolator.prepare(context, prepared));
+  const HostPath& known = prepared.host_paths.at("/vol/a");
+  EXPECT_THAT(known.suid, ElementsAre("tools"));
+  EXPECT_THAT(known.dev, ElementsAre("devices"));
+  EXPECT_THAT(seen.at(0).options, testing::IsEmpty());
+}
+
 TEST_F(ExternalVolumesTest, TellsWhoAsks) {
   request.mutable_attribution()->set_principal("ann");
   auto& label = *request.mutable_attribution()->mutable_labels()->add_labels();

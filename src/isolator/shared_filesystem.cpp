@@ -70,10 +70,11 @@ Result<std::string> real_folder(std::string_view what, const std::string& path) 
 // The work of one prepare.
 class Plan {
  public:
-  Plan(Context context, HelperPool& helpers, const Preparation& preparation)
-      : context_(std::move(context)), helpers_(helpers), preparation_(preparation) {}
+  Plan(Context context, HelperPool& helpers, const Preparation& preparation,
+       const SharedFilesystem::Options& options)
+      : context_(std::move(context)), helpers_(helpers), preparation_(preparation), options_(options) {}
 
-  Status look_at_folders(const std::string& sandbox_in_container);
+  Status look_at_folders();
   Status make();
   Status write(v1::ContainerLaunchInfo& launch);
 
@@ -94,18 +95,19 @@ class Plan {
   const Context context_;
   HelperPool& helpers_;
   const Preparation& preparation_;
+  const SharedFilesystem::Options& options_;
   View view_;
   std::optional<Owner> user_;
   std::vector<Item> items_;
   std::vector<const v1::Volume*> elsewhere_;  // what other isolators of another launcher mount
 };
 
-Status Plan::look_at_folders(const std::string& sandbox_in_container) {
+Status Plan::look_at_folders() {
   DVDI_TRY(view_.sandbox, real_folder("the sandbox", preparation_.directory));
   view_.sandbox_in_container = view_.sandbox;
   if (!preparation_.request.rootfs().empty()) {
     DVDI_TRY(view_.rootfs, real_folder("the root file system", preparation_.request.rootfs()));
-    view_.sandbox_in_container = sandbox_in_container;
+    view_.sandbox_in_container = options_.sandbox_in_container;
   }
   return {};
 }
@@ -350,6 +352,10 @@ Status Plan::make() {
         }
         item.source = info->path;
         there = *std::move(info);
+        if (options_.may_bind) {
+          auto allowed = options_.may_bind(context_, preparation_, *item.volume, item.source);
+          if (!allowed) return at(item, std::move(allowed).error());
+        }
       } else {
         auto info = look_beneath(view_.sandbox, item.source);
         if (!info) return at(item, std::move(info).error());
@@ -408,14 +414,17 @@ Status Plan::write(v1::ContainerLaunchInfo& launch) {
     v1::ContainerMountInfo mount;
     mount.set_target(target_of(item));
     mount.set_source(item.source);
-    std::uint32_t flags = MS_BIND | MS_REC | MS_NOSUID | MS_NODEV;
+    const std::string& path = item.volume->container_path();
+    std::uint32_t flags = MS_BIND | MS_REC;
+    if (item.known == nullptr || !item.known->suid.contains(path)) flags |= MS_NOSUID;
+    if (item.known == nullptr || !item.known->dev.contains(path)) flags |= MS_NODEV;
     if (item.read_only()) flags |= MS_RDONLY;
     mount.set_flags(flags);
     mount.set_beneath(item.place.beneath);
     mount.set_volume(item.label);
     if (item.known != nullptr) {
       if (item.known->identity) *mount.mutable_identity() = *item.known->identity;
-      const auto policy = item.known->ownership.find(item.volume->container_path());
+      const auto policy = item.known->ownership.find(path);
       if (policy != item.known->ownership.end() && policy->second != spec::Ownership::none) {
         Owner owner;
         if (policy->second != spec::Ownership::match_target) {
@@ -443,8 +452,8 @@ Status Plan::write(v1::ContainerLaunchInfo& launch) {
 
 Status SharedFilesystem::prepare(const Context& context, Preparation& preparation) {
   if (preparation.staged && std::ranges::none_of(preparation.working.volumes(), is_filled)) return {};
-  Plan plan(context.with_timeout(options_.path_timeout), helpers_, preparation);
-  DVDI_CHECK(plan.look_at_folders(options_.sandbox_in_container));
+  Plan plan(context.with_timeout(options_.path_timeout), helpers_, preparation, options_);
+  DVDI_CHECK(plan.look_at_folders());
   DVDI_CHECK(plan.make());
   return plan.write(preparation.launch);
 }

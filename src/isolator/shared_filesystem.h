@@ -2,6 +2,8 @@
 // has a host path becomes a mount instruction. It does not know where the host path came from.
 #pragma once
 
+#include <functional>
+
 #include "isolator/isolator.h"
 #include "linux/helper_pool.h"
 
@@ -22,6 +24,11 @@ class SharedFilesystem final : public Isolator {
         "/mnt/mesos/sandbox";  // with a rootfs: where the task sees its sandbox
     // For one prepare: paths of the host and of volumes are looked at, and their file systems may hang.
     Duration path_timeout = std::chrono::seconds(30);
+    // Whether a host path that the request names, by its real path, may be shown to that container: the
+    // request's own text may lead elsewhere through symbolic links. Absent: every one.
+    std::function<Status(const Context& context, const Preparation& preparation, const v1::Volume& volume,
+                         const std::string& real_path)>
+        may_bind = {};
   };
 
   explicit SharedFilesystem(HelperPool& helpers) : SharedFilesystem(helpers, Options()) {}

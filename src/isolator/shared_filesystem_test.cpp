@@ -121,6 +121,14 @@ TEST_F(SharedFilesystemTest, TurnsAHostPathIntoAMountInstruction) {
   EXPECT_THAT(launch.clone_namespaces(), ElementsAre(CLONE_NEWNS));
 }
 
+TEST_F(SharedFilesystemTest, SetuidProgramsAndDevicesOnlyWhereTheProviderSaysSo) {
+  const std::string path = external("a", "data");
+  host_paths[path].suid = {"data"};
+  host_paths[path].dev = {"elsewhere"};
+  must_prepare();
+  EXPECT_EQ(launch.mounts(0).flags(), MS_BIND | MS_REC | MS_NODEV);
+}
+
 TEST_F(SharedFilesystemTest, RelativePathsAreMadeInTheSandboxForTheTasksUser) {
   request.mutable_command()->set_user("1234:5678");
   external("a", "some/where");

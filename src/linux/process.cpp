@@ -69,6 +69,23 @@ Result<ProcessStat> read_stat(pid_t pid) {
 
 }  // namespace
 
+Result<std::array<std::uint32_t, 4>> user_ids_of(pid_t pid) {
+  const std::string path = fmt::format("/proc/{}/status", pid);
+  DVDI_TRY(const std::string text, read_small_file(path));
+  for (const std::string_view line : split(text, '\n')) {
+    if (!line.starts_with("Uid:\t")) continue;
+    std::array<std::uint32_t, 4> ids{};
+    const auto fields = split(line.substr(5), '\t');
+    bool whole = fields.size() == ids.size();
+    for (std::size_t i = 0; whole && i < ids.size(); ++i) {
+      const auto field = fields[i];
+      whole = std::from_chars(field.data(), field.data() + field.size(), ids.at(i)).ec == std::errc();
+    }
+    if (whole) return ids;
+  }
+  return Error{.code = Code::internal, .message = fmt::format("{} cannot be understood", path)};
+}
+
 Result<std::string> boot_id() {
   if (SimulatedMachine* simulated = simulated_machine(); simulated != nullptr) return simulated->boot_id();
   DVDI_TRY(const std::string text, read_small_file("/proc/sys/kernel/random/boot_id"));

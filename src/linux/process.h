@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -28,6 +29,9 @@ struct ProcessIdentity {
 Result<ProcessIdentity> identify_process(pid_t pid);
 // Is that very process there, not yet a zombie? False only with proof; an error if it cannot be told.
 Result<bool> process_runs(const ProcessIdentity& identity);
+
+// Its real, effective, saved and file system user (/proc/PID/status). not_found if there is no such process.
+Result<std::array<std::uint32_t, 4>> user_ids_of(pid_t pid);
 
 struct ProgramResult {
   int exit_code = 0;   // 128 + n if signal n ended it

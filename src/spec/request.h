@@ -64,6 +64,9 @@ struct ExternalVolume {
   bool exclusive = false;        // dvdi.exclusive: no other container may refer to it at the same time
   bool host_only = false;        // dvdi.host-only: mounted on the host, not shown to the container
   Ownership ownership = Ownership::none;
+  // dvdi.suid, dvdi.dev: the bind is without nosuid, nodev. The engine's policy has to allow it.
+  bool suid = false;
+  bool dev = false;
   // The container path rule of DVDI_VOLUME_*: the path is absolute; missing, it is created where it lies
   // under /tmp (root:root) and an error elsewhere. Without: the container path rules of Mesos.
   bool create_under_tmp = false;

@@ -35,6 +35,8 @@ void read_reserved(const VolumeDraft::Option& option, ExternalVolume& volume, Pr
   if (option.key == option_explicit_create) return read_truth(option, volume.explicit_create, problems);
   if (option.key == option_exclusive) return read_truth(option, volume.exclusive, problems);
   if (option.key == option_host_only) return read_truth(option, volume.host_only, problems);
+  if (option.key == option_suid) return read_truth(option, volume.suid, problems);
+  if (option.key == option_dev) return read_truth(option, volume.dev, problems);
   if (option.key == option_ownership) {
     for (const auto& [name, value] : ownerships) {
       if (option.value == name) {
@@ -46,8 +48,10 @@ void read_reserved(const VolumeDraft::Option& option, ExternalVolume& volume, Pr
                                            option.key, quoted(option.value)));
     return;
   }
-  problems.add(option.place, fmt::format("dvdi has no option {}", quoted(option.key)),
-               "there are dvdi.explicit-create, dvdi.exclusive, dvdi.host-only and dvdi.ownership");
+  problems.add(
+      option.place, fmt::format("dvdi has no option {}", quoted(option.key)),
+      "there are dvdi.explicit-create, dvdi.exclusive, dvdi.host-only, dvdi.ownership, dvdi.suid and "
+      "dvdi.dev");
 }
 
 void read_options(const VolumeDraft& draft, ExternalVolume& volume, Problems& problems) {
@@ -86,6 +90,8 @@ v1::Volume to_message(const ExternalVolume& volume) {
   if (volume.explicit_create) add(option_explicit_create, "true");
   if (volume.exclusive) add(option_exclusive, "true");
   if (volume.host_only) add(option_host_only, "true");
+  if (volume.suid) add(option_suid, "true");
+  if (volume.dev) add(option_dev, "true");
   if (volume.ownership != Ownership::none) add(option_ownership, ownership_name(volume.ownership));
   return message;
 }
@@ -112,6 +118,9 @@ ReadVolume read_external(const VolumeDraft& draft, Problems& problems) {
     // Mesos and Marathon insist on a container path, so there may be one: it has no use here.
     if (volume.ownership != Ownership::none) {
       problems.add(draft.options_place, "dvdi.ownership has no meaning with dvdi.host-only");
+    }
+    if (volume.suid || volume.dev) {
+      problems.add(draft.options_place, "dvdi.suid and dvdi.dev have no meaning with dvdi.host-only");
     }
     volume.create_under_tmp = false;
   } else if (auto path = check_container_path(draft.container_path, problems)) {
@@ -196,10 +205,11 @@ void check_together(const std::vector<ReadVolume>& volumes, Problems& problems) 
     if (volume.external->options != other.options ||
         volume.external->explicit_create != other.explicit_create ||
         volume.external->exclusive != other.exclusive) {
-      problems.add(volume.place,
-                   fmt::format("volume {} of driver {} is asked for by {}, too, with other options",
-                               quoted(other.name), quoted(other.driver), first->second->place),
-                   "only container path, mode, dvdi.host-only and dvdi.ownership may differ");
+      problems.add(
+          volume.place,
+          fmt::format("volume {} of driver {} is asked for by {}, too, with other options",
+                      quoted(other.name), quoted(other.driver), first->second->place),
+          "only container path, mode, dvdi.host-only, dvdi.ownership, dvdi.suid and dvdi.dev may differ");
     }
   }
 }

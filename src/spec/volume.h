@@ -17,6 +17,8 @@ inline constexpr std::string_view option_explicit_create = "dvdi.explicit-create
 inline constexpr std::string_view option_exclusive = "dvdi.exclusive";
 inline constexpr std::string_view option_host_only = "dvdi.host-only";
 inline constexpr std::string_view option_ownership = "dvdi.ownership";
+inline constexpr std::string_view option_suid = "dvdi.suid";
+inline constexpr std::string_view option_dev = "dvdi.dev";
 
 // An external volume as a form has it: texts that nobody has checked.
 struct VolumeDraft {

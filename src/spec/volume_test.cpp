@@ -87,6 +87,20 @@ TEST(ExternalVolume, HostOnlyDropsTheContainerPathAndHasNoOwnership) {
   EXPECT_FALSE(external_volume(volume));
 }
 
+TEST(ExternalVolume, SetuidProgramsAndDevicesAreAskedFor) {
+  EXPECT_FALSE(external_volume(message()).value()->suid);
+  EXPECT_FALSE(external_volume(message()).value()->dev);
+  v1::Volume volume = message();
+  add_option(volume, "dvdi.suid", "true");
+  EXPECT_TRUE(external_volume(volume).value()->suid);
+  EXPECT_FALSE(external_volume(volume).value()->dev);
+  add_option(volume, "dvdi.dev", "true");
+  EXPECT_TRUE(external_volume(volume).value()->dev);
+  EXPECT_THAT(external_volume(volume).value()->options, testing::IsEmpty()) << "a driver sees neither";
+  add_option(volume, "dvdi.host-only", "true");
+  EXPECT_FALSE(external_volume(volume)) << "there is no bind";
+}
+
 TEST(Rules, ContainerPaths) {
   const auto normal = [](std::string path) {
     Problems problems;

@@ -117,6 +117,18 @@ TEST_F(StoreTest, AFailedTransactionWritesNothing) {
   }));
 }
 
+TEST_F(StoreTest, AnEventNamesWhoAsked) {
+  const auto record = [](Transaction& tx) { return tx.record(Event{.type = "dvdi.test", .volume = {}}); };
+  ASSERT_TRUE(ledger_->write(context().with_caller({.uid = 1000, .gid = 1001, .pid = 7}), "test", record));
+  ASSERT_TRUE(ledger_->write(context(), "test", record));
+  ASSERT_TRUE(read([&](Reader& reader) -> Status {
+    DVDI_TRY(const auto events, reader.events(0, 100));
+    EXPECT_THAT(events.at(0).body, HasSubstr(R"("peer":{"uid":1000,"gid":1001,"pid":7})"));
+    EXPECT_THAT(events.at(1).body, testing::Not(HasSubstr("peer"))) << "for nobody in particular";
+    return {};
+  }));
+}
+
 TEST_F(StoreTest, EventsAreChainedAndAChangeIsFound) {
   for (int i = 0; i < 3; ++i) {
     ASSERT_TRUE(write([&](Transaction& tx) -> Status {
