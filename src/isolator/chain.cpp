@@ -97,7 +97,7 @@ Error broken_off(const ContainerKey& key) {
 }  // namespace
 
 // Another word than a volume's key begins with: container and volume locks may lie in one file.
-std::string container_lock_key(const ContainerKey& key) { return fmt::format("container {}", key.text()); }
+std::string container_lock_key(const ContainerKey& key) { return volume::container_lock_name(key); }
 
 std::string digest_of(const v1::ContainerRequest& request) {
   std::string bytes;
@@ -406,6 +406,34 @@ Result<std::vector<Owed>> Chain::run_cleanup(const Context& context, const Conta
   return all_owed;
 }
 
+// Children come before their parents, so those of one depth are cleaned up at the same time.
+void Chain::clean_up_dead(const Context& context, const std::string& owner, volume::Recovered& all) {
+  constexpr std::size_t at_once = 16;
+  const auto depth = [](const std::string& id) { return std::ranges::count(id, '.'); };
+  const std::vector<std::string> ids = std::exchange(all.to_clean_up, {});
+  Mutex mutex;
+  for (std::size_t begin = 0; begin < ids.size();) {
+    std::size_t end = begin + 1;
+    while (end < ids.size() && end - begin < at_once && depth(ids[end]) == depth(ids[begin])) ++end;
+    std::vector<std::function<void()>> work;
+    for (std::size_t i = begin; i < end; ++i) {
+      work.emplace_back([&, i] {
+        auto owed = cleanup(context, {.owner = owner, .id = ids[i]});
+        const Lock lock(mutex);
+        if (!owed) {
+          all.kept.push_back(
+              {ids[i], "it is proved dead and could not be cleaned up: " + owed.error().text()});
+          return;
+        }
+        all.dropped.push_back(ids[i]);
+        std::ranges::move(*owed, std::back_inserter(all.owed));
+      });
+    }
+    run_parallel(std::move(work));
+    begin = end;
+  }
+}
+
 Result<volume::Recovered> Chain::recover(const Context& context, const RecoverRequest& request) {
   const std::string what = fmt::format("recovering the containers of '{}'", printable(request.owner));
   {
@@ -429,7 +457,21 @@ Result<volume::Recovered> Chain::recover(const Context& context, const RecoverRe
     }
     std::ranges::move(recovered->dropped, std::back_inserter(all.dropped));
     std::ranges::move(recovered->kept, std::back_inserter(all.kept));
+    std::ranges::move(recovered->missing, std::back_inserter(all.missing));
+    std::ranges::move(recovered->to_clean_up, std::back_inserter(all.to_clean_up));
     std::ranges::move(recovered->owed, std::back_inserter(all.owed));
+  }
+  clean_up_dead(context, request.owner, all);
+  {
+    // What this process prepared once and is gone now is no child of anything any more.
+    const Lock lock(mutex_);
+    for (const std::string& id : all.dropped) {
+      const ContainerKey key{.owner = request.owner, .id = id};
+      if (Entry* entry = find(key); entry != nullptr && !entry->preparing && !entry->cleaning) {
+        entry->prepared.reset();
+        forget_if_idle(key);
+      }
+    }
   }
   if (!failures.empty()) return aggregate("recovery", failures);
   return all;

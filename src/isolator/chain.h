@@ -91,6 +91,7 @@ class Chain {
   Status no_children(const Context& context, const ContainerKey& key);
   std::vector<std::string> children_in_memory(const ContainerKey& key) const;  // with the lock held
   bool ancestor_is_cleaned_up(const ContainerKey& key) const;                  // with the lock held
+  void clean_up_dead(const Context& context, const std::string& owner, volume::Recovered& all);
   void forget_if_idle(const ContainerKey& key);                                // with the lock held
   Entry* find(const ContainerKey& key);                                        // with the lock held
 

@@ -17,7 +17,9 @@ std::string text_of(const json::value& from, std::string_view name) {
 
 std::uint64_t number_of(const json::value& from, std::string_view name) {
   const json::value* member = json::find(from, name);
-  return member == nullptr ? 0 : member->to_number<std::uint64_t>();
+  if (member == nullptr) return 0;
+  if (member->is_uint64()) return member->get_uint64();
+  return member->is_int64() && member->get_int64() > 0 ? static_cast<std::uint64_t>(member->get_int64()) : 0;
 }
 
 using Field = std::pair<const char*, std::string Attribution::*>;
@@ -47,7 +49,10 @@ Attribution attribution_of(const std::string& text) {
   for (const auto& [name, member] : attribution_fields) out.*member = text_of(from, name);
   if (const json::value* labels = json::find(from, "labels"); labels != nullptr && labels->is_array()) {
     for (const json::value& label : labels->get_array()) {
-      out.labels.emplace_back(label.at(0).as_string().c_str(), label.at(1).as_string().c_str());
+      const json::array* pair = label.if_array();
+      if (pair == nullptr || pair->size() != 2 || !(*pair)[0].is_string() || !(*pair)[1].is_string())
+        continue;
+      out.labels.emplace_back((*pair)[0].get_string(), (*pair)[1].get_string());
     }
   }
   return out;

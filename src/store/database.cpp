@@ -45,7 +45,10 @@ Error database_error(std::string_view what, const SQLite::Exception& exception) 
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
       error.code = Code::corrupted;
-      error.hint = "run `dvdi doctor`; move state.db* aside (do not delete them) to start with empty books";
+      error.hint =
+          "end what uses it (the daemon, other commands) and start again: the next start alone checks it, "
+          "sets it "
+          "aside if it is damaged and rebuilds the books; see `dvdi doctor`";
       break;
     case SQLITE_READONLY:
     case SQLITE_PERM:

@@ -9,10 +9,12 @@
 #include "store/codec.h"
 #include "store/database.h"
 #include "store/schema.h"
+#include "store/suspect.h"
 
 namespace dvdi {
 
 struct Ledger::State {
+  std::string path;
   std::string node_id;
   std::string boot_id;
   Mutex writing;
@@ -61,6 +63,7 @@ Ledger::~Ledger() = default;
 Result<std::unique_ptr<Ledger>> Ledger::open(const Context& context, const std::string& path) {
   DVDI_CHECK(context.check(fmt::format("open {}", path)));
   auto state = std::make_unique<State>();
+  state->path = path;
   DVDI_TRY(state->boot_id, dvdi::boot_id());
   DVDI_TRY(state->writer, Connection::open(path, false));
   state->writer->wait_for_locks(context);
@@ -102,7 +105,7 @@ Status Ledger::write(const Context& context, std::string_view what,
   const Lock lock(state_->writing);
   Connection& connection = *state_->writer;
   connection.wait_for_locks(context);
-  return guarded(what, [&]() -> Status {
+  auto done = guarded(what, [&]() -> Status {
     // Rolls back when it goes out of scope without a commit.
     SQLite::Transaction scope(connection.database(), SQLite::TransactionBehavior::IMMEDIATE);
     Transaction transaction(connection, now(context.clock()), state_->node_id, context.caller());
@@ -118,6 +121,8 @@ Status Ledger::write(const Context& context, std::string_view what,
     state_->counted.notify_all();
     return {};
   });
+  if (!done && done.error().code == Code::corrupted) suspect(state_->path);
+  return done;
 }
 
 Status Ledger::read(const Context& context, std::string_view what,
@@ -126,11 +131,13 @@ Status Ledger::read(const Context& context, std::string_view what,
   const Lock lock(state_->reading);
   Connection& connection = *state_->reader;
   connection.wait_for_locks(context);
-  return guarded(what, [&]() -> Status {
+  auto done = guarded(what, [&]() -> Status {
     const SQLite::Transaction scope(connection.database());
     Reader reader(connection);
     return work(reader);
   });
+  if (!done && done.error().code == Code::corrupted) suspect(state_->path);
+  return done;
 }
 
 }  // namespace dvdi

@@ -39,6 +39,7 @@ class Reader {
   Result<std::vector<MountRow>> mounts();
   Result<std::vector<ReferenceRow>> references();
   Result<std::vector<ReferenceRow>> references_to(const VolumeKey& volume);
+  Result<bool> is_referenced(const VolumeKey& volume);
   Result<std::vector<ReferenceRow>> references_of(const ContainerKey& container);
   Result<std::optional<DebtRow>> debt(const VolumeKey& volume);
   Result<std::vector<DebtRow>> debts();
@@ -48,6 +49,8 @@ class Reader {
   Result<std::vector<StagedRow>> staged_of(const ContainerKey& container);
   Result<std::optional<VolumeRow>> volume(const VolumeKey& volume);
   Result<std::vector<VolumeRow>> volumes();
+  // A fact of the whole ledger; "" where it is not there.
+  Result<std::string> meta(const std::string& name);
   Result<std::vector<StoredEvent>> events(std::uint64_t after, std::size_t limit);
   // The number and hash of the newest event; 0 and the genesis hash if there is none.
   Result<std::pair<std::uint64_t, std::string>> head();
@@ -83,6 +86,7 @@ class Transaction : public Reader {
   Status erase_foreign(const VolumeKey& volume);
   Status put(const VolumeRow& row);
   Status erase_volume(const VolumeKey& volume);
+  Status put_meta(const std::string& name, const std::string& value);
 
   Status record(const Event& event);  // names the context's caller, if it has one
 

@@ -71,6 +71,7 @@ ContainerRow read_container(SQLite::Statement& statement) {
     row.ended = columns.moment();
   }
   row.watch = columns.flag();
+  row.note = columns.text();
   return row;
 }
 
@@ -185,13 +186,13 @@ Result<std::optional<Row>> one(std::string_view what, SQLite::Statement& stateme
 constexpr const char* containers_sql =
     "SELECT owner, id, state, digest, attribution, directory, directory_is_ours, engine_pid, engine_start, "
     "init_pid, "
-    "init_start, boot_id, since_wall, since_boot, ended_boot_id, ended_wall, ended_boot, watch FROM "
+    "init_start, boot_id, since_wall, since_boot, ended_boot_id, ended_wall, ended_boot, watch, note FROM "
     "containers "
     "ORDER BY since_wall, owner, id";
 constexpr const char* container_sql =
     "SELECT owner, id, state, digest, attribution, directory, directory_is_ours, engine_pid, engine_start, "
     "init_pid, "
-    "init_start, boot_id, since_wall, since_boot, ended_boot_id, ended_wall, ended_boot, watch FROM "
+    "init_start, boot_id, since_wall, since_boot, ended_boot_id, ended_wall, ended_boot, watch, note FROM "
     "containers "
     "WHERE owner = ? AND id = ?";
 constexpr const char* mounts_sql =
@@ -207,6 +208,8 @@ constexpr const char* references_sql =
 constexpr const char* references_to_sql =
     "SELECT owner, container, driver, volume, exclusive, uses, boot_id, since_wall, since_boot FROM refs "
     "WHERE driver = ? AND volume = ?";
+constexpr const char* is_referenced_sql = "SELECT 1 FROM refs WHERE driver = ? AND volume = ? LIMIT 1";
+constexpr const char* meta_sql = "SELECT value FROM meta WHERE name = ?";
 constexpr const char* references_of_sql =
     "SELECT owner, container, driver, volume, exclusive, uses, boot_id, since_wall, since_boot FROM refs "
     "WHERE owner = ? AND container = ?";
@@ -273,6 +276,27 @@ Result<std::vector<ReferenceRow>> Reader::references_to(const VolumeKey& volume)
   auto& statement = connection_->statement(references_to_sql);
   Binder{statement}(volume);
   return all("read a volume's references", statement, read_reference);
+}
+
+Result<bool> Reader::is_referenced(const VolumeKey& volume) {
+  return guarded("look for a volume's references", [&] {
+    auto& statement = connection_->statement(is_referenced_sql);
+    Binder{statement}(volume);
+    const bool found = statement.executeStep();
+    statement.reset();
+    return found;
+  });
+}
+
+Result<std::string> Reader::meta(const std::string& name) {
+  return guarded("read a fact of the ledger", [&] {
+    auto& statement = connection_->statement(meta_sql);
+    Binder{statement}(name);
+    std::string value;
+    if (statement.executeStep()) value = Columns(statement).text();
+    statement.reset();
+    return value;
+  });
 }
 
 Result<std::vector<ReferenceRow>> Reader::references_of(const ContainerKey& container) {

@@ -156,12 +156,16 @@ CREATE TABLE staged (
   PRIMARY KEY (owner, container, position)  -- may outlive its container: the mount is still to be taken away
 ) STRICT, WITHOUT ROWID;
 )sql",
+    R"sql(
+ALTER TABLE containers ADD COLUMN note TEXT NOT NULL DEFAULT '';
+)sql",
 };
 
 constexpr int application_id = 0x64766469;  // "dvdi"
 
 }  // namespace
 
+int ledger_application_id() { return application_id; }
 int schema_version() { return static_cast<int>(migrations.size()); }
 
 Status migrate(Connection& connection) {

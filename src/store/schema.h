@@ -7,6 +7,7 @@ namespace dvdi {
 
 // The version of the last migration: what `PRAGMA user_version` says of a database that is up to date.
 int schema_version();
+int ledger_application_id();  // in the header of the database file
 
 // Brings the database up to date, in one transaction. failed_precondition if a younger dvdi has written it.
 Status migrate(Connection& connection);

@@ -43,15 +43,15 @@ constexpr const char* put_container_sql =
     "INSERT INTO containers (owner, id, state, digest, attribution, directory, directory_is_ours, "
     "engine_pid, "
     "engine_start, init_pid, init_start, boot_id, since_wall, since_boot, ended_boot_id, ended_wall, "
-    "ended_boot, watch) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (owner, id) DO UPDATE SET "
+    "ended_boot, watch, note) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (owner, id) DO UPDATE SET "
     "state = excluded.state, digest = excluded.digest, attribution = excluded.attribution, "
     "directory = excluded.directory, directory_is_ours = excluded.directory_is_ours, "
     "engine_pid = excluded.engine_pid, engine_start = excluded.engine_start, init_pid = excluded.init_pid, "
     "init_start = excluded.init_start, boot_id = excluded.boot_id, since_wall = excluded.since_wall, "
     "since_boot = excluded.since_boot, ended_boot_id = excluded.ended_boot_id, ended_wall = "
     "excluded.ended_wall, "
-    "ended_boot = excluded.ended_boot, watch = excluded.watch";
+    "ended_boot = excluded.ended_boot, watch = excluded.watch, note = excluded.note";
 constexpr const char* erase_container_sql = "DELETE FROM containers WHERE owner = ? AND id = ?";
 constexpr const char* put_mount_sql =
     "INSERT OR REPLACE INTO mounts (driver, volume, mount_id, state, pending, mount_point, identity, "
@@ -86,6 +86,7 @@ constexpr const char* put_volume_sql =
     "since_boot) "
     "VALUES (?, ?, ?, ?, ?, ?, ?)";
 constexpr const char* erase_volume_sql = "DELETE FROM volumes WHERE driver = ? AND volume = ?";
+constexpr const char* put_meta_sql = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)";
 constexpr const char* event_sql = "INSERT INTO events (sequence, body, hash) VALUES (?, ?, ?)";
 constexpr const char* open_usage_sql =
     "INSERT INTO usage_intervals (kind, driver, volume, owner, container, framework, role, principal, user, "
@@ -117,7 +118,7 @@ Status Transaction::put(const ContainerRow& row) {
     } else {
       bind.null().null().null();
     }
-    bind(row.watch);
+    bind(row.watch)(row.note);
     statement.exec();
   });
 }
@@ -251,6 +252,14 @@ Status Transaction::erase_volume(const VolumeKey& volume) {
   return guarded("erase a volume", [&] {
     auto& statement = connection_->statement(erase_volume_sql);
     Binder{statement}(volume);
+    statement.exec();
+  });
+}
+
+Status Transaction::put_meta(const std::string& name, const std::string& value) {
+  return guarded("write a fact of the ledger", [&] {
+    auto& statement = connection_->statement(put_meta_sql);
+    Binder{statement}(name)(value);
     statement.exec();
   });
 }

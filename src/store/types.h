@@ -61,6 +61,7 @@ struct ContainerRow {
   bool watch = false;                   // a daemon cleans it up when that process has ended
   Moment since;
   std::optional<Moment> ended;
+  std::string note;  // why it was kept although its owner does not know it, one sentence
 };
 
 // The identity of a mount in the kernel's table, as stored.
@@ -78,7 +79,7 @@ struct MountRow {
   // In `unknown`: which call's outcome it is; `refused` is an Unmount that the driver answered with an error
   // (or that we did not make): the mount is still whole. `lost`: it was mounted, and then it vanished from
   // the kernel's table, or the server behind it is gone. `found`: a mount that was there when the books were
-  // rebuilt.
+  // rebuilt; also in `mounted` and `unmounting`, after somebody took it over.
   enum class Pending { none, mount, unmount, refused, lost, found } pending = Pending::none;
   std::string mount_point;                 // as the driver gave it, once it did
   std::optional<StoredIdentity> identity;  // absent for a plain directory

@@ -103,12 +103,16 @@ Status refer(Transaction& transaction, const ContainerRow& container, const Requ
   }
   const bool known =
       std::ranges::any_of(others, [&](const auto& one) { return one.container == container.key; });
-  ReferenceRow row{.container = container.key,
-                   .volume = request.volume,
-                   .exclusive = request.exclusive,
-                   .uses = request.uses,
-                   .since = transaction.now()};
-  if (known) return {};
+  return known ? Status() : add_reference(transaction, container, request, trace_id);
+}
+
+Status add_reference(Transaction& transaction, const ContainerRow& container, const Request& request,
+                     const std::string& trace_id) {
+  const ReferenceRow row{.container = container.key,
+                         .volume = request.volume,
+                         .exclusive = request.exclusive,
+                         .uses = request.uses,
+                         .since = transaction.now()};
   DVDI_CHECK(transaction.put(row));
   DVDI_TRY(const auto volume, transaction.volume(request.volume));
   DVDI_CHECK(transaction.open_usage(

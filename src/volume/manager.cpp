@@ -231,14 +231,54 @@ Result<std::vector<Owed>> Manager::abandon(const Context& context, const Contain
   return state_->release(context, key, keep_mounted, why, "the prepare failed");
 }
 
+Status Manager::State::let_go(Transaction& transaction, const VolumeKey& volume,
+                              const std::string& keep_mounted, const std::string& trace_id,
+                              std::vector<TakeDown>& to_take_down, std::vector<Owed>& owed) {
+  DVDI_TRY(auto row, transaction.mount(volume));
+  if (!row) return {};
+  const auto owe_it = [&](const std::string& why) -> Status {
+    DVDI_CHECK(owe(transaction, *row, why, policy, trace_id, false));
+    owed.push_back({volume.driver, volume.name, why});
+    return {};
+  };
+  switch (row->state) {
+    case MountState::mounted:
+      if (keep_mounted.empty()) {
+        to_take_down.push_back({volume, row->mount_id});
+        return transition(transaction, *row, MountState::unmounting, {.trace_id = trace_id});
+      }
+      row->pending = MountRow::Pending::refused;
+      DVDI_CHECK(transition(transaction, *row, MountState::unknown,
+                            {.reason = "not unmounted: " + keep_mounted, .trace_id = trace_id}));
+      return owe_it(keep_mounted);
+    case MountState::mounting:
+      // Whoever was at it is gone, or could not write: what became of it is settled later.
+      row->pending = MountRow::Pending::mount;
+      DVDI_CHECK(transition(transaction, *row, MountState::unknown,
+                            {.reason = "found without anybody at work on it", .trace_id = trace_id}));
+      return owe_it("the outcome of its Mount is not known");
+    case MountState::unknown: {
+      // Nobody knows whose mount it is: it stays until somebody says so.
+      if (row->pending == MountRow::Pending::found) return {};
+      if (row->pending == MountRow::Pending::lost && keep_mounted.empty()) {
+        to_take_down.push_back({volume, row->mount_id});
+        return transition(transaction, *row, MountState::unmounting,
+                          {.reason = "take the lost mount away", .trace_id = trace_id});
+      }
+      DVDI_TRY(const auto debt, transaction.debt(volume));
+      return debt ? Status() : owe_it("the outcome of the last call is not known");
+    }
+    case MountState::unmounting:
+    case MountState::absent:
+      break;
+  }
+  return {};
+}
+
 Result<std::vector<Owed>> Manager::State::release(const Context& context, const ContainerKey& key,
                                                   const std::string& keep_mounted,
                                                   const std::optional<std::string>& failed_with,
                                                   const std::string& reason) {
-  struct TakeDown {
-    VolumeKey volume;
-    std::string mount_id;
-  };
   std::vector<TakeDown> to_take_down;
   std::vector<Owed> owed;
   const auto end = [&](Transaction& transaction) -> Status {
@@ -258,52 +298,10 @@ Result<std::vector<Owed>> Manager::State::release(const Context& context, const 
         DVDI_TRY(const auto references, transaction.references_of(key));
         for (const ReferenceRow& reference : references) {
           DVDI_CHECK(unrefer(transaction, *container, reference, context.trace_id(), reason));
-          DVDI_TRY(const auto others, transaction.references_to(reference.volume));
-          DVDI_TRY(auto row, transaction.mount(reference.volume));
-          if ((!others.empty() && planted_bug != 3) || !row) continue;
-          const auto owe_it = [&](const std::string& why) -> Status {
-            DVDI_CHECK(owe(transaction, *row, why, policy, context.trace_id(), false));
-            owed.push_back({reference.volume.driver, reference.volume.name, why});
-            return {};
-          };
-          switch (row->state) {
-            case MountState::mounted:
-              if (keep_mounted.empty()) {
-                DVDI_CHECK(
-                    transition(transaction, *row, MountState::unmounting, {.trace_id = context.trace_id()}));
-                to_take_down.push_back({reference.volume, row->mount_id});
-              } else {
-                row->pending = MountRow::Pending::refused;
-                DVDI_CHECK(
-                    transition(transaction, *row, MountState::unknown,
-                               {.reason = "not unmounted: " + keep_mounted, .trace_id = context.trace_id()}));
-                DVDI_CHECK(owe_it(keep_mounted));
-              }
-              break;
-            case MountState::mounting:
-              // Whoever was at it is gone, or could not write: what became of it is settled later.
-              row->pending = MountRow::Pending::mount;
-              DVDI_CHECK(transition(
-                  transaction, *row, MountState::unknown,
-                  {.reason = "found without anybody at work on it", .trace_id = context.trace_id()}));
-              DVDI_CHECK(owe_it("the outcome of its Mount is not known"));
-              break;
-            case MountState::unknown: {
-              if (row->pending == MountRow::Pending::lost && keep_mounted.empty()) {
-                DVDI_CHECK(
-                    transition(transaction, *row, MountState::unmounting,
-                               {.reason = "take the lost mount away", .trace_id = context.trace_id()}));
-                to_take_down.push_back({reference.volume, row->mount_id});
-                break;
-              }
-              DVDI_TRY(const auto debt, transaction.debt(reference.volume));
-              if (!debt) DVDI_CHECK(owe_it("the outcome of the last call is not known"));
-              break;
-            }
-            case MountState::unmounting:
-            case MountState::absent:
-              break;
-          }
+          DVDI_TRY(const bool others, transaction.is_referenced(reference.volume));
+          if (others && planted_bug != 3) continue;
+          DVDI_CHECK(
+              let_go(transaction, reference.volume, keep_mounted, context.trace_id(), to_take_down, owed));
         }
         if (to_take_down.empty()) return end(transaction);
         return change_container(transaction, *container, ContainerState::cleaning, context.trace_id(),
@@ -375,33 +373,6 @@ Result<std::vector<ContainerKey>> Manager::dead_containers(const Context& contex
     dead.push_back(row.key);
   }
   return dead;
-}
-
-Result<Recovered> Manager::recover(const Context& context, const RecoverRequest& request, bool may_unmount) {
-  const std::string& owner = request.owner;
-  std::set<std::string> named(request.orphans.begin(), request.orphans.end());
-  for (const LiveContainer& one : request.live) named.insert(one.id);
-  Recovered recovered;
-  std::vector<ContainerRow> containers;
-  DVDI_CHECK(state_->read(context, "read the containers", [&](Reader& reader) -> Status {
-    DVDI_TRY(containers, reader.containers());
-    return {};
-  }));
-  DVDI_TRY(const auto dead, dead_containers(context, owner));
-  for (const ContainerRow& row : containers) {
-    if (row.key.owner != owner || row.state == ContainerState::ended) continue;
-    if (named.contains(row.key.id)) continue;
-    if (std::ranges::find(dead, row.key) == dead.end()) {
-      recovered.kept.push_back(row.key.id);
-      continue;
-    }
-    DVDI_TRY(const auto owed,
-             state_->release(context, row.key, may_unmount ? "" : "another isolator could not recover",
-                             std::nullopt, "its owner does not know it and its processes are gone"));
-    recovered.dropped.push_back(row.key.id);
-    recovered.owed.insert(recovered.owed.end(), owed.begin(), owed.end());
-  }
-  return recovered;
 }
 
 Status Manager::remove_volume(const Context& context, const VolumeKey& volume) {

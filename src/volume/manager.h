@@ -33,6 +33,8 @@ struct Policy {
   Duration probe_patience = std::chrono::seconds(1);
   // The same where a container waits for the volume: a slow answer is better than a fresh mount.
   Duration use_patience = std::chrono::seconds(10);
+  // How long recover waits for the unmounts of what it dropped; what is not done by then is left to settle().
+  Duration recover_wait = std::chrono::seconds(5);
   // Driver options whose name contains one of these, in whatever case, are secret: a driver that repeats such
   // a value in an error has it replaced before the error goes anywhere.
   std::vector<std::string> secret_options = {"password", "secret", "token", "key"};
@@ -91,9 +93,32 @@ struct RecoverRequest {
 };
 
 struct Recovered {
+  // An unknown orphan that stays: there is no proof that it is dead, or nothing may be dropped now.
+  struct Kept {
+    std::string id;
+    std::string reason;
+  };
+  // A volume of a live container that the ledger did not know and that is not certainly mounted. The
+  // container refers to it all the same, so that nobody takes it away.
+  struct Missing {
+    std::string id;
+    std::string driver, volume;
+    std::string reason;
+  };
   std::vector<std::string> dropped;  // ids of containers that were proved dead and released
-  std::vector<std::string> kept;     // unknown orphans without that proof
+  std::vector<Kept> kept;
+  std::vector<Missing> missing;
+  // Proved dead, with something that only a cleanup by the whole chain takes away (staged mounts): children
+  // before their parents. The chain does it and counts them as dropped or kept.
+  std::vector<std::string> to_clean_up;
   std::vector<Owed> owed;
+};
+
+// How the books that were lost with a damaged ledger come back.
+struct Rebuilt {
+  bool finished = true;  // nothing to do (any more): the ledger is no rebuilt one, or it is long since
+  std::vector<VolumeKey> found;  // mounts that were written down by this call, as `unknown`, pending `found`
+  std::vector<std::string> unanswered;  // drivers that have not listed their volumes yet, each with its error
 };
 
 // What becomes of a volume that is released by hand, or would become of it.
@@ -120,6 +145,10 @@ struct DriverStatus {
   std::string last_error;  // "" if there was none
   std::optional<WallTime> last_error_time;
 };
+
+// The lock of a container (in the same file as those of volumes), held by the chain while it prepares,
+// isolates or cleans up.
+inline std::string container_lock_name(const ContainerKey& key) { return "container " + key.text(); }
 
 // What the isolator chain needs. Thread-safe. Calls for one container must come one at a time (the chain sees
 // to it).
@@ -154,9 +183,11 @@ class Holdings {
     return release(context, key, keep_mounted);
   }
 
-  // Containers of `request.owner` that are neither live nor orphans are released with proof that they are
-  // dead: their process (init; the engine that prepared it, before there is one) is gone. Without
-  // `may_unmount` the books are put right and nothing is unmounted. Calls no driver but to unmount.
+  // Live containers that the ledger does not know come back with their references. Containers of
+  // `request.owner` that are neither live nor orphans are released with proof that they are dead: nobody
+  // works on them, their init is gone if they had one, and no other process's mount table holds their mounts.
+  // Without `may_unmount`, or where the list is not complete, nothing is dropped. Calls no driver but to
+  // unmount, and does not wait long for that.
   virtual Result<Recovered> recover(const Context& context, const RecoverRequest& request,
                                     bool may_unmount) = 0;
 };
@@ -185,6 +216,10 @@ class Manager final : public Holdings {
 
   // Rows of another boot end: mounts, references, containers, debts. First thing of an engine.
   Status forget_other_boots(const Context& context);
+  // After a damaged ledger was replaced (store/damage.h): asks each driver that has not answered yet for its
+  // volumes and writes down those that are mounted. Calls drivers only to ask, at the same time, each until
+  // the context ends. To be repeated until it is finished: a driver may come up later.
+  Result<Rebuilt> rebuild(const Context& context);
   // Containers of `owner` whose processes are gone: the engine that worked on them, and the task's init if
   // there is one.
   Result<std::vector<ContainerKey>> dead_containers(const Context& context, const std::string& owner);
@@ -213,6 +248,7 @@ class Manager final : public Holdings {
   std::vector<DriverStatus> drivers(const std::vector<std::string>& names);
 
  private:
+  friend class Recovery;
   struct State;
   std::unique_ptr<State> state_;
 };

@@ -40,6 +40,14 @@ struct Manager::State {
                 std::vector<std::optional<MountRow>>& ours, bool& known, bool& ready);
   Status mark_prepared_if_all_mounted(Transaction& transaction, const ContainerKey& key,
                                       const std::string& trace_id);
+  struct TakeDown {
+    VolumeKey volume;
+    std::string mount_id;
+  };
+  // After the last reference to the volume went, in the same transaction: the intent to unmount it, for the
+  // caller to carry out, or what is owed instead.
+  Status let_go(Transaction& transaction, const VolumeKey& volume, const std::string& keep_mounted,
+                const std::string& trace_id, std::vector<TakeDown>& to_take_down, std::vector<Owed>& owed);
   Result<std::vector<Owed>> release(const Context& context, const ContainerKey& key,
                                     const std::string& keep_mounted,
                                     const std::optional<std::string>& failed_with, const std::string& reason);

@@ -25,6 +25,10 @@ Status forget_boot(Transaction& transaction, const std::string& trace_id) {
     DVDI_CHECK(unrefer(transaction, container.value_or(ContainerRow{.key = reference.container}), reference,
                        trace_id, std::string(restarted)));
   }
+  DVDI_TRY(const auto staged, transaction.staged());
+  for (const StagedRow& row : staged) {
+    if (row.since.boot_id != now) DVDI_CHECK(transaction.erase_staged(row.container, row.position));
+  }
   DVDI_TRY(auto mounts, transaction.mounts());
   for (MountRow& row : mounts) {
     if (row.since.boot_id == now) continue;
@@ -71,12 +75,13 @@ Status Manager::forget_other_boots(const Context& context) {
     DVDI_TRY(const auto foreigns, reader.foreigns());
     DVDI_TRY(const auto containers, reader.containers());
     DVDI_TRY(const auto volumes, reader.volumes());
+    DVDI_TRY(const auto staged, reader.staged());
     anything =
         std::ranges::any_of(references, is_old) || std::ranges::any_of(mounts, is_old) ||
         std::ranges::any_of(debts, is_old) || std::ranges::any_of(foreigns, is_old) ||
         std::ranges::any_of(
             containers, [&](const auto& row) { return is_old(row) && row.state != ContainerState::ended; }) ||
-        std::ranges::any_of(volumes, is_old);
+        std::ranges::any_of(volumes, is_old) || std::ranges::any_of(staged, is_old);
     return {};
   }));
   if (!anything) return {};

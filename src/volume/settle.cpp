@@ -4,6 +4,7 @@
 
 #include "base/planted_bug.h"
 #include "linux/holders.h"
+#include "linux/mount_holders.h"
 #include "volume/books.h"
 #include "volume/manager_state.h"
 #include "volume/work.h"
@@ -40,6 +41,10 @@ Result<std::optional<std::string>> Work::unmount(MountRow row,
   const bool plain_and_whole =
       !row.mount_point.empty() && !row.identity && (before == Pending::none || before == Pending::refused);
   bool whereabouts_known = true;
+  if (row.pending == Pending::found) {
+    DVDI_TRY(auto held, keep_if_held(row, with));
+    if (held) return held;
+  }
   if (row.mount_point.empty()) {
     // A Mount whose answer we never got: where would it be?
     // Only a mount that is there counts: whatever else the driver says (`/`, for one) is no place of ours.
@@ -147,6 +152,33 @@ Result<std::string> Work::settle_parked(MountRow row) {
   return fmt::format("{}: its parked unmount is not owed any more: it is not mounted", volume_.text());
 }
 
+// Whose it is, nobody knows any more: it is never unmounted from here. But one that is gone is gone.
+Result<std::string> Work::settle_found(MountRow row) {
+  DVDI_TRY(const MountTable table, MountTable::read());
+  if (!row.identity || shows(table, row)) return std::string();
+  DVDI_CHECK(move(row, MountState::absent, cause("the mount that was found is gone")));
+  return fmt::format("{}: the mount that was found when the books were rebuilt is gone", volume_.text());
+}
+
+// A mount from before the books were rebuilt may have users that the books do not know: it is unmounted only
+// with proof that it has none.
+Result<std::optional<std::string>> Work::keep_if_held(MountRow row,
+                                                      const std::function<Status(Transaction&)>& with) {
+  if (!row.identity) return std::optional<std::string>();
+  const MountedTree tree{.major = row.identity->major,
+                         .minor = row.identity->minor,
+                         .root = row.identity->root,
+                         .mount_point = row.mount_point};
+  const auto holders = find_mount_holders(context_.detached(std::chrono::seconds(30)), {tree});
+  if (holders && holders->front().pid == 0) return std::optional<std::string>();
+  std::string why = "not unmounted, as it may be in use since before the books were rebuilt: " +
+                    (holders ? holders->front().text() : holders.error().text());
+  row.pending = Pending::found;
+  row.note = why;
+  DVDI_CHECK(move(row, MountState::unknown, cause(why), with));
+  return std::optional(std::move(why));
+}
+
 Result<std::string> Work::settle_unreferenced() {
   std::optional<MountRow> found;
   std::optional<DebtRow> debt;
@@ -170,14 +202,16 @@ Result<std::string> Work::settle_unreferenced() {
       break;
     case MountState::unmounting:
       found_as = "an Unmount whose end was not recorded";
-      row.pending = Pending::unmount;
+      if (row.pending != Pending::found) row.pending = Pending::unmount;
       DVDI_CHECK(move(row, MountState::unknown, cause("found without anybody at work on it")));
+      if (row.pending == Pending::found) return std::string();
       break;
     case MountState::mounted:
       found_as = "a mount that nobody refers to";
       break;
     case MountState::unknown:
     case MountState::absent:
+      if (row.pending == Pending::found) return settle_found(row);
       if (debt && debt->parked) return settle_parked(row);
       if (debt && debt->next_try.boot > context_.clock().boot()) return std::string();
       found_as = row.pending == Pending::lost && !debt ? "a mount that was lost" : "an unmount that was owed";

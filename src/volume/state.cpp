@@ -74,7 +74,10 @@ Status transition(Transaction& transaction, MountRow& row, MountState to, const 
       (to == unknown && pending != MountRow::Pending::lost && pending != MountRow::Pending::found)) {
     row.note.clear();
   }
-  if (to != unknown) row.pending = MountRow::Pending::none;
+  // A mount from before the books were rebuilt stays one, whoever takes it over: it may have users that the
+  // books do not know.
+  const bool found = pending == MountRow::Pending::found && (to == mounted || to == unmounting);
+  if (to != unknown && !found) row.pending = MountRow::Pending::none;
   if (to == mounted) {
     row.mounted_since = transaction.now();
     DVDI_TRY(const auto volume, transaction.volume(row.volume));

@@ -232,6 +232,17 @@ Result<Mounted> Work::settle_for_use(MountRow row, const Request& request,
                             with);
     }
   }
+  if (row.pending == MountRow::Pending::found) {
+    if (const auto claim = whole(row)) {
+      return record_mounted(row, *claim, request, cause("taken over: found when the books were rebuilt"), {},
+                            with);
+    }
+    const auto table = MountTable::read();
+    if (table && !shows(*table, row)) {
+      DVDI_CHECK(move(row, MountState::absent, cause("the mount that was found is gone")));
+      return fresh(request, with);
+    }
+  }
   return replace(row, request, with,
                  lost ? "take the lost mount away before mounting afresh"
                       : "finish the earlier unmount before mounting afresh");

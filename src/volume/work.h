@@ -76,6 +76,10 @@ class Work {
   Result<std::optional<std::string>> unmount(MountRow row, const std::function<Status(Transaction&)>& with,
                                              MountRow::Pending before, std::optional<BootTime> suspect_since);
   Result<std::string> settle_parked(MountRow row);
+  Result<std::string> settle_found(MountRow row);
+  // The reason, if the mount was left alone.
+  Result<std::optional<std::string>> keep_if_held(MountRow row,
+                                                  const std::function<Status(Transaction&)>& with);
   Status ensure_created(const Request& request);
   Status move(MountRow& row, MountState to, const Cause& cause,
               const std::function<Status(Transaction&)>& with = {});

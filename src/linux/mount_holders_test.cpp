@@ -1,0 +1,193 @@
+#include "linux/mount_holders.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <filesystem>
+#include <functional>
+
+#include "linux/mount_index.h"
+#include "linux/mount_table.h"
+
+namespace dvdi {
+namespace {
+
+using testing::HasSubstr;
+
+// A child in a mount namespace of its own that has done `work` in it and then waits to be killed.
+class Child {
+ public:
+  explicit Child(const std::function<bool()>& work, int flags = CLONE_NEWNS) {
+    std::array<int, 2> pipe{};
+    if (::pipe2(pipe.data(), O_CLOEXEC) != 0) std::abort();
+    pid_ = ::fork();
+    if (pid_ == 0) {
+      const bool done = (flags == 0 || ::unshare(flags) == 0) && work();
+      const char answer = done ? 'y' : 'n';
+      static_cast<void>(!::write(pipe[1], &answer, 1));
+      for (;;) ::pause();
+    }
+    ::close(pipe[1]);
+    char answer = 'n';
+    static_cast<void>(!::read(pipe[0], &answer, 1));
+    ::close(pipe[0]);
+    ready = answer == 'y';
+  }
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+  ~Child() {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+  pid_t pid() const { return pid_; }
+  bool ready = false;
+
+ private:
+  pid_t pid_ = 0;
+};
+
+// A folder of the test's own with one tmpfs `source`, which `mode` makes private or shared.
+class MountHolders : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (::geteuid() != 0) GTEST_SKIP() << "mounting needs root";
+    ASSERT_EQ(::unshare(CLONE_NEWNS), 0);
+    ASSERT_EQ(::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
+    std::string pattern = "/tmp/dvdi-holders-XXXXXX";
+    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
+    folder = pattern;
+    ASSERT_EQ(::mount("top", folder.c_str(), "tmpfs", 0, nullptr), 0);
+    mount_tree(MS_PRIVATE);
+  }
+  void TearDown() override {
+    if (folder.empty()) return;
+    ::umount2(folder.c_str(), MNT_DETACH);
+    ::rmdir(folder.c_str());
+  }
+  void mount_tree(unsigned long mode) {
+    if (!source.empty()) {
+      ASSERT_EQ(::umount2(source.c_str(), 0), 0);
+    }
+    ASSERT_EQ(::mount("none", folder.c_str(), nullptr, mode, nullptr), 0);
+    source = folder + "/source";
+    ::mkdir(source.c_str(), 0755);
+    ::mkdir((folder + "/other").c_str(), 0755);
+    ASSERT_EQ(::mount("volume", source.c_str(), "tmpfs", 0, nullptr), 0);
+    ::mkdir((source + "/sub").c_str(), 0755);
+    const auto table = MountTable::read();
+    ASSERT_TRUE(table);
+    const MountEntry* entry = table->at(source);
+    ASSERT_NE(entry, nullptr);
+    tree = {.major = entry->major, .minor = entry->minor, .root = entry->root, .mount_point = source};
+  }
+  MountHolder holder(const std::function<bool(std::size_t, std::uint64_t)>& ignore = {}) const {
+    const auto found = find_mount_holders(Context(), {tree}, ignore);
+    EXPECT_TRUE(found) << found.error().text();
+    return found ? found->front() : MountHolder{};
+  }
+  std::string folder, source;
+  MountedTree tree;
+};
+
+TEST_F(MountHolders, NobodyInThisNamespaceCounts) {
+  const Child child([] { return true; }, 0);
+  ASSERT_TRUE(child.ready);
+  EXPECT_EQ(holder().pid, 0);
+}
+
+TEST_F(MountHolders, ACopyInANamespaceOfItsOwnIsFoundUntilItsProcessEnds) {
+  {
+    const Child child([] { return true; });
+    ASSERT_TRUE(child.ready);
+    const MountHolder found = holder();
+    EXPECT_EQ(found.pid, child.pid());
+    EXPECT_EQ(found.mount_point, source);
+    EXPECT_EQ(found.mount_namespace, *mount_namespace_of(child.pid()));
+    EXPECT_THAT(found.text(), HasSubstr("mount_holders"));
+    const std::uint64_t its = found.mount_namespace;
+    EXPECT_EQ(holder([&](std::size_t, std::uint64_t one) { return one == its; }).pid, 0);
+    EXPECT_EQ(holder([&](std::size_t, std::uint64_t one) { return one != its; }).pid, child.pid());
+  }
+  EXPECT_EQ(holder().pid, 0);
+}
+
+TEST_F(MountHolders, ItIsFoundAlsoAfterItIsUnmountedHere) {
+  const Child child([] { return true; });
+  ASSERT_TRUE(child.ready);
+  ASSERT_EQ(::umount2(source.c_str(), 0), 0);
+  EXPECT_EQ(holder().pid, child.pid());
+}
+
+TEST_F(MountHolders, AFolderOfItBoundElsewhereIsFound) {
+  const Child child([&] {
+    return ::mount((source + "/sub").c_str(), (folder + "/other").c_str(), nullptr, MS_BIND, nullptr) == 0 &&
+           ::umount2(source.c_str(), 0) == 0;
+  });
+  ASSERT_TRUE(child.ready);
+  const MountHolder found = holder();
+  EXPECT_EQ(found.pid, child.pid());
+  EXPECT_EQ(found.mount_point, folder + "/other");
+}
+
+// What every service in a mount namespace of its own has: it goes when ours goes.
+TEST_F(MountHolders, ACopyThatCameByPropagationIsNone) {
+  mount_tree(MS_SHARED);
+  const Child slave([] { return ::mount("none", "/", nullptr, MS_REC | MS_SLAVE, nullptr) == 0; });
+  ASSERT_TRUE(slave.ready);
+  EXPECT_EQ(holder().pid, 0);
+  const Child binds([&] {
+    return ::mount("none", "/", nullptr, MS_REC | MS_SLAVE, nullptr) == 0 &&
+           ::mount(source.c_str(), (folder + "/other").c_str(), nullptr, MS_BIND, nullptr) == 0;
+  });
+  ASSERT_TRUE(binds.ready);
+  EXPECT_EQ(holder().pid, binds.pid()) << "a bind of its own is one";
+  const Child on_top([&] {
+    return ::mount("none", "/", nullptr, MS_REC | MS_SLAVE, nullptr) == 0 &&
+           ::mount(source.c_str(), source.c_str(), nullptr, MS_BIND, nullptr) == 0;
+  });
+  ASSERT_TRUE(on_top.ready);
+  const std::uint64_t other = *mount_namespace_of(binds.pid());
+  EXPECT_EQ(holder([&](std::size_t, std::uint64_t one) { return one == other; }).pid, on_top.pid())
+      << "one on the same place, too";
+}
+
+TEST_F(MountHolders, AnotherTreeOfTheSameDeviceIsNone) {
+  const Child child([&] {
+    return ::mount((source + "/sub").c_str(), (folder + "/other").c_str(), nullptr, MS_BIND, nullptr) == 0 &&
+           ::umount2(source.c_str(), 0) == 0;
+  });
+  ASSERT_TRUE(child.ready);
+  tree.root = "/su";
+  EXPECT_EQ(holder().pid, 0);
+  tree.root = "/sub";
+  EXPECT_EQ(holder().pid, child.pid());
+}
+
+TEST_F(MountHolders, TheIndexAnswersAsTheTable) {
+  const std::string hidden = source + "/sub";
+  ASSERT_EQ(::mount("one", hidden.c_str(), "tmpfs", 0, nullptr), 0);
+  ASSERT_EQ(::mount("two", hidden.c_str(), "tmpfs", 0, nullptr), 0) << "on top of it";
+  ASSERT_EQ(::mount("cover", (folder + "/other").c_str(), "tmpfs", 0, nullptr), 0);
+  ASSERT_EQ(::mkdir((folder + "/other/in").c_str(), 0755), 0);
+  ASSERT_EQ(::mount("in", (folder + "/other/in").c_str(), "tmpfs", 0, nullptr), 0);
+  ASSERT_EQ(::mount("cover2", (folder + "/other").c_str(), "tmpfs", 0, nullptr), 0) << "hides `in`";
+  const auto table = MountTable::read();
+  ASSERT_TRUE(table);
+  const MountIndex index(*table);
+  std::vector<std::string> paths = {"/", "/nothing", "", "relative", source, hidden, folder + "/other/in"};
+  for (const MountEntry& one : table->entries()) paths.push_back(one.mount_point);
+  for (const std::string& path : paths) EXPECT_EQ(index.at(path), table->at(path)) << path;
+  EXPECT_EQ(index.at(hidden)->source, "two");
+  EXPECT_EQ(index.at(folder + "/other/in"), nullptr);
+}
+
+}  // namespace
+}  // namespace dvdi
