@@ -30,6 +30,7 @@ std::string details(const ContainerView& view) {
   line("State", view.state);
   line("Since", view.since);
   line("Ended", view.ended);
+  line("Kept", view.kept);
   if (view.pid != 0) line("Process", fmt::format("{}", view.pid));
   line("Task", view.task_name);
   line("Task id", view.task_id);

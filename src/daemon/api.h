@@ -25,6 +25,7 @@ struct ContainerView {
   std::int64_t pid = 0;  // of the task's init; 0: not started
   std::string since;     // RFC 3339
   std::string ended;     // "" while it is there
+  std::string kept;      // why it is kept although its owner does not know it; "" if that is not so
   struct VolumeUse {
     std::string driver, name, container_path, mode;  // mode: rw, ro
   };

@@ -20,7 +20,9 @@
 #include "linux/holders.h"
 #include "linux/mount_api.h"
 #include "linux/mount_table.h"
+#include "store/damage.h"
 #include "store/ledger.h"
+#include "store/rebuilt.h"
 
 namespace dvdi {
 
@@ -102,6 +104,28 @@ Finding programs() {
           "volumes of type=image need them: packages e2fsprogs, xfsprogs, util-linux"};
 }
 
+// What became of a damaged database, for whoever wants to know what it said.
+void set_aside_databases(const std::string& path, const std::optional<RebuiltBooks>& books,
+                         std::vector<Finding>& findings) {
+  for (const std::string& aside : databases_set_aside(path)) {
+    const bool latest = books && books->aside == aside;
+    findings.push_back(
+        {Level::warning, "state",
+         latest ? fmt::format(
+                      "{} was damaged and set aside on {} ({}); the books were rebuilt from the kernel's "
+                      "mounts, the drivers and lists of live containers",
+                      aside, rfc3339(books->when.wall), books->why)
+                : fmt::format("{} was damaged and set aside", aside),
+         "its events and usage may still be readable: `sqlite3 FILE .recover`; then keep it elsewhere or "
+         "remove "
+         "it"});
+  }
+  if (books && books->aside.empty())
+    findings.push_back(
+        {Level::warning, "state",
+         fmt::format("the books were rebuilt on {}: {}", rfc3339(books->when.wall), books->why), ""});
+}
+
 void state(const Context& context, const std::string& state_dir, std::vector<Finding>& findings) {
   const std::string path = state_dir + "/state.db";
   struct stat status{};
@@ -111,9 +135,12 @@ void state(const Context& context, const std::string& state_dir, std::vector<Fin
   }
   if (const auto checked = Ledger::check(path); !checked) {
     const bool damaged = checked.error().code == Code::corrupted;
-    findings.push_back({Level::problem, "state", checked.error().text(),
-                        damaged ? "stop all dvdi commands and move state.db* aside, do not delete them"
-                                : "can this user read it?"});
+    findings.push_back(
+        {Level::problem, "state", checked.error().text(),
+         damaged ? "end the daemon and all commands: the next one that starts alone sets it aside and "
+                   "rebuilds the books; do not delete it"
+                 : "can this user read it?"});
+    set_aside_databases(path, {}, findings);
     return;
   }
   auto ledger = Ledger::open(context, path);
@@ -124,10 +151,14 @@ void state(const Context& context, const std::string& state_dir, std::vector<Fin
   std::vector<MountRow> mounts;
   std::vector<DebtRow> debts;
   std::vector<ForeignRow> foreigns;
+  std::vector<ContainerRow> containers;
+  std::optional<RebuiltBooks> books;
   const auto read = (*ledger)->read(context, "look at the state", [&](Reader& reader) -> Status {
     DVDI_TRY(mounts, reader.mounts());
     DVDI_TRY(debts, reader.debts());
     DVDI_TRY(foreigns, reader.foreigns());
+    DVDI_TRY(containers, reader.containers());
+    DVDI_TRY(books, rebuilt_books(reader));
     return {};
   });
   if (!read) {
@@ -135,8 +166,23 @@ void state(const Context& context, const std::string& state_dir, std::vector<Fin
     return;
   }
   findings.push_back({Level::ok, "state", fmt::format("{} is whole: {} mounts", path, mounts.size()), ""});
+  set_aside_databases(path, books, findings);
+  for (const ContainerRow& row : containers) {
+    if (row.note.empty() || row.state == ContainerState::ended) continue;
+    findings.push_back({Level::warning, "container " + row.key.text(),
+                        fmt::format("is kept although its owner does not know it: {}", row.note),
+                        "end what is left of it; its owner's next start releases its volumes"});
+  }
   for (const MountRow& row : mounts) {
     if (row.state == MountState::mounted) continue;
+    if (row.pending == MountRow::Pending::found) {
+      findings.push_back(
+          {Level::warning, "volume " + row.volume.text(),
+           fmt::format("is mounted at {} since before the books were rebuilt; for whom, is not known",
+                       row.mount_point),
+           "a container that asks for it takes it over; if nobody uses it: `dvdi volume release`"});
+      continue;
+    }
     const bool owed =
         std::ranges::any_of(debts, [&](const DebtRow& debt) { return debt.volume == row.volume; });
     if (row.pending == MountRow::Pending::lost && row.state == MountState::unknown) {

@@ -19,6 +19,7 @@
 #include "daemon/views.h"
 #include "isolator/external_volumes.h"
 #include "isolator/shared_filesystem.h"
+#include "store/damage.h"
 
 namespace dvdi {
 
@@ -28,6 +29,7 @@ constexpr Duration ask_a_driver =
     std::chrono::seconds(3);  // for a list: a driver that hangs delays it no longer
 constexpr Duration look_for_events = std::chrono::milliseconds(200);
 constexpr Duration look_for_lock = std::chrono::milliseconds(50);
+constexpr Duration a_look_at_the_database = std::chrono::seconds(1);
 
 // Tasks of other users reach their own sandbox through it, and nothing else in it is open to them.
 Status make_state_dir(const std::string& path) {
@@ -75,24 +77,46 @@ std::string text_of(const v1::ContainerID& id) {
 Engine::~Engine() = default;
 
 // Shared by daemonless commands while they work, and a daemon's alone for its life: it waits for the commands
-// that are at work.
-Status Engine::take_engine_lock(const Context& context) {
+// that are at work. A command that is alone has it exclusively at first: only so can a damaged database be
+// told and set aside. True if it is exclusive.
+Result<bool> Engine::take_engine_lock(const Context& context) {
   const std::string path = config_.state_dir + "/engine.lock";
+  const BootTime begin = context.clock().boot();
   for (;;) {
-    DVDI_TRY(auto lock, try_lock_file(path, mode_ == Mode::daemon));
-    if (lock) {
-      engine_lock_ = std::move(*lock);
-      return {};
+    DVDI_TRY(auto alone, try_lock_file(path, true));
+    if (alone) {
+      engine_lock_ = std::move(*alone);
+      return true;
     }
     if (mode_ == Mode::command) {
-      Error error = daemon_away(fmt::format("a daemon owns the state directory {}", config_.state_dir),
-                                Outcome::not_sent);
-      error.hint = "is it starting or ending? It is asked by way of its socket: --socket, DVDI_SOCKET";
-      return error;
+      DVDI_TRY(auto shared, try_lock_file(path, false));
+      if (shared) {
+        engine_lock_ = std::move(*shared);
+        return false;
+      }
+      // Another command may be looking at the database just now.
+      if (context.clock().boot() - begin > a_look_at_the_database) {
+        Error error = daemon_away(fmt::format("a daemon owns the state directory {}", config_.state_dir),
+                                  Outcome::not_sent);
+        error.hint = "is it starting or ending? It is asked by way of its socket: --socket, DVDI_SOCKET";
+        return error;
+      }
     }
-    DVDI_CHECK(pause(context, look_for_lock,
+    DVDI_CHECK(pause(context, mode_ == Mode::command ? look_for_lock / 10 : look_for_lock,
                      fmt::format("wait for dvdi commands that work on {}", config_.state_dir)));
   }
+}
+
+Status Engine::open_ledger(const Context& context, bool alone) {
+  const std::string path = config_.state_dir + "/state.db";
+  if (!alone) {
+    DVDI_CHECK(make_private_file(path));
+    DVDI_TRY(ledger_, Ledger::open(context, path));
+    return {};
+  }
+  DVDI_TRY(ledger_, open_whole(context, path));
+  if (mode_ == Mode::command) DVDI_CHECK(share_file_lock(engine_lock_));
+  return {};
 }
 
 Result<std::unique_ptr<Engine>> Engine::open(const Context& context, const Config& config,
@@ -100,10 +124,9 @@ Result<std::unique_ptr<Engine>> Engine::open(const Context& context, const Confi
   const std::string& dir = config.state_dir;
   DVDI_CHECK(make_state_dir(dir));
   std::unique_ptr<Engine> engine(new Engine(config, helpers, mode));
-  DVDI_CHECK(engine->take_engine_lock(context));
+  DVDI_TRY(const bool alone, engine->take_engine_lock(context));
   DVDI_TRY(engine->locks_, KeyedLocks::open(dir + "/locks"));
-  DVDI_CHECK(make_private_file(dir + "/state.db"));
-  DVDI_TRY(engine->ledger_, Ledger::open(context, dir + "/state.db"));
+  DVDI_CHECK(engine->open_ledger(context, alone));
   engine->admission_ = std::make_unique<Admission>(Admission::Parts{helpers, *engine->ledger_});
   DVDI_CHECK(engine->admission_->load(config.access.policy_file));
   engine->drivers_ = std::make_unique<NodeCatalog>(dir, helpers, config.docker);
@@ -155,6 +178,15 @@ void Engine::settle(const Context& context) {
   run_parallel(std::move(work));
   // Before debts are paid: a volume must not be unmounted below a mount of ours.
   for (std::string& sentence : staged_->settle(context)) note(std::move(sentence));
+  if (const auto rebuilt = volumes_->rebuild(context)) {
+    for (const VolumeKey& volume : rebuilt->found)
+      note(fmt::format("volume {} was found mounted: the books were rebuilt, see `dvdi doctor`",
+                       volume.text()));
+    for (const std::string& one : rebuilt->unanswered)
+      note("what a driver has mounted could not be asked, it is tried again: " + one);
+  } else {
+    note("the books could not be rebuilt: " + rebuilt.error().text());
+  }
   for (std::string& sentence : volumes_->settle(context)) note(std::move(sentence));
 
   std::set<std::string> known;

@@ -69,7 +69,8 @@ class Engine final : public Api, private isolator::Books {
  private:
   Engine(Config config, HelperPool& helpers, Mode mode)
       : config_(std::move(config)), mode_(mode), helpers_(helpers) {}
-  Status take_engine_lock(const Context& context);
+  Result<bool> take_engine_lock(const Context& context);
+  Status open_ledger(const Context& context, bool alone);
 
   Result<std::optional<ContainerRow>> find(const Context& context, const ContainerKey& key) override;
   Result<std::vector<std::string>> children(const Context& context, const ContainerKey& key) override;

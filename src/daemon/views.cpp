@@ -33,6 +33,7 @@ Result<std::vector<ContainerView>> container_views(Reader& reader, bool ended) {
     view.pid = row.init ? row.init->pid : 0;
     view.since = rfc3339(row.since.wall);
     view.ended = row.ended ? rfc3339(row.ended->wall) : "";
+    view.kept = row.note;
     view.volumes = uses[row.key];
     views.push_back(std::move(view));
   }

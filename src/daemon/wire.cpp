@@ -212,6 +212,7 @@ json::object to_json(const ContainerView& view) {
                       {"pid", view.pid == 0 ? json::value() : json::value(view.pid)},
                       {"since", view.since},
                       {"ended", text_or_null(view.ended)},
+                      {"kept", text_or_null(view.kept)},
                       {"framework", text_or_null(view.framework)},
                       {"role", text_or_null(view.role)},
                       {"principal", text_or_null(view.principal)},
@@ -236,6 +237,7 @@ ContainerView container_view_of(const json::value& value) {
                      .pid = whole<std::int64_t>(value, "pid"),
                      .since = text(value, "since"),
                      .ended = text(value, "ended"),
+                     .kept = text(value, "kept"),
                      .volumes = {}};
   if (const json::value* labels = json::find(value, "labels"); labels != nullptr && labels->is_object()) {
     for (const auto& one : labels->get_object()) {
@@ -402,15 +404,27 @@ std::vector<isolator::Owed> owed_of(const json::value& value) {
 }
 
 json::object to_json(const volume::Recovered& recovered) {
+  json::array kept, missing;
+  for (const auto& one : recovered.kept) kept.push_back(json::object{{"id", one.id}, {"reason", one.reason}});
+  for (const auto& one : recovered.missing) {
+    missing.push_back(
+        json::object{{"id", one.id}, {"driver", one.driver}, {"volume", one.volume}, {"reason", one.reason}});
+  }
   return json::object{{"dropped", texts(recovered.dropped)},
-                      {"kept", texts(recovered.kept)},
+                      {"kept", std::move(kept)},
+                      {"missing", std::move(missing)},
                       {"owed", to_json(recovered.owed)}};
 }
 
 volume::Recovered recovered_of(const json::value& value) {
   volume::Recovered recovered;
   recovered.dropped = texts_of(value, "dropped");
-  recovered.kept = texts_of(value, "kept");
+  each(value, "kept",
+       [&](const json::value& one) { recovered.kept.push_back({text(one, "id"), text(one, "reason")}); });
+  each(value, "missing", [&](const json::value& one) {
+    recovered.missing.push_back(
+        {text(one, "id"), text(one, "driver"), text(one, "volume"), text(one, "reason")});
+  });
   recovered.owed = owed_of(value);
   return recovered;
 }

@@ -90,8 +90,10 @@ TEST(Wire, TheRest) {
   same_after_a_round_trip(
       volume::DriverStatus{.name = "d", .running = 1, .last_error = "e", .last_error_time = WallTime()},
       driver_status_of);
-  const volume::Recovered recovered{
-      .dropped = {"a"}, .kept = {"b"}, .owed = {{.driver = "d", .volume = "v", .reason = "r"}}};
+  const volume::Recovered recovered{.dropped = {"a"},
+                                    .kept = {{"b", "why"}},
+                                    .missing = {{"c", "d", "v", "gone"}},
+                                    .owed = {{.driver = "d", .volume = "v", .reason = "r"}}};
   same_after_a_round_trip(recovered, recovered_of);
   EXPECT_THAT(recovered_of(to_json(recovered)).dropped, ElementsAre("a"));
 }

@@ -112,4 +112,10 @@ Result<std::optional<UniqueFd>> try_lock_file(const std::string& path, bool excl
   return std::optional<UniqueFd>(std::move(fd));
 }
 
+Status share_file_lock(const UniqueFd& lock) {
+  DVDI_TRY(const bool set, set_lock(lock.get(), F_RDLCK, 0, 0));
+  if (set) return {};
+  return Error{.code = Code::internal, .message = "an exclusive lock could not be shared"};
+}
+
 }  // namespace dvdi

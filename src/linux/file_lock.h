@@ -47,5 +47,7 @@ class KeyedLocks {
 // A lock on a whole file, shared or exclusive; released when the descriptor closes. nullopt if it is held
 // otherwise.
 Result<std::optional<UniqueFd>> try_lock_file(const std::string& path, bool exclusive);
+// Of an exclusive lock makes a shared one; nobody can have it in between.
+Status share_file_lock(const UniqueFd& lock);
 
 }  // namespace dvdi

@@ -186,7 +186,37 @@ bool speaks_of_damage(const SQLite::Exception& exception) {
   }
 }
 
-Result<std::optional<std::string>> examine(const Context& context, const std::string& path) {
+// What the file itself shows, without SQLite, which looks at a page only when it needs it.
+struct RawLook {
+  std::string wrong;        // certainly
+  bool suspicious = false;  // a checkpoint that was killed leaves that, too
+};
+
+Result<RawLook> look_at_file(const std::string& path, std::int64_t size, bool has_log) {
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  if (!fd) return os_error("open " + path, errno);
+  std::array<unsigned char, 100> header{};
+  const ssize_t got = ::pread(fd.get(), header.data(), header.size(), 0);
+  if (got < 0) return os_error("read " + path, errno);
+  constexpr std::string_view magic("SQLite format 3\0", 16);
+  if (got < static_cast<ssize_t>(header.size()) ||
+      !std::equal(
+          magic.begin(), magic.end(), header.begin(),
+          [](char one, unsigned char other) { return static_cast<unsigned char>(one) == other; })) {
+    return RawLook{.wrong = "it does not begin as a database does"};
+  }
+  // https://sqlite.org/fileformat.html
+  const std::int64_t written = (std::int64_t{header[16]} << 8U) | header[17];
+  const std::int64_t page = written == 1 ? 65536 : written;
+  if (page < 512) return RawLook{.wrong = "its header is damaged"};
+  std::int64_t pages = 0;
+  for (std::size_t i = 28; i < 32; ++i) pages = (pages << 8U) | header[i];
+  const bool odd = size % page != 0 || pages * page > size;
+  if (odd && !has_log) return RawLook{.wrong = fmt::format("it is cut short: {} bytes", size)};
+  return RawLook{.wrong = {}, .suspicious = odd};
+}
+
+Result<std::optional<std::string>> examine(const Context& context, const std::string& path, bool everything) {
   const auto damaged = [&](const std::string& how) {
     return std::optional(fmt::format("{}: {}", path, how));
   };
@@ -196,7 +226,7 @@ Result<std::optional<std::string>> examine(const Context& context, const std::st
   (*connection)->wait_for_locks(context);
   const bool suspected = is_suspected(path);
   try {
-    const std::string wrong = Examination((*connection)->database()).run(suspected);
+    const std::string wrong = Examination((*connection)->database()).run(suspected || everything);
     if (!wrong.empty()) return damaged(wrong);
   } catch (const SQLite::Exception& exception) {
     if (speaks_of_damage(exception)) return damaged(exception.what());
@@ -291,7 +321,9 @@ Result<std::optional<std::string>> find_damage(const Context& context, const std
     DVDI_TRY(auto damaged, find_log_damage(path + "-wal", path + "-shm"));
     if (damaged) return damaged;
   }
-  return examine(context, path);
+  DVDI_TRY(const RawLook look, look_at_file(path, size, log > 0));
+  if (!look.wrong.empty()) return std::optional(fmt::format("{}: {}", path, look.wrong));
+  return examine(context, path, look.suspicious);
 }
 
 // The order matters: without its database a log is of no use to SQLite, which deletes it; a database without

@@ -9,6 +9,7 @@
 
 #include "linux/mount_table.h"
 #include "volume/calls.h"
+#include "volume/claim.h"
 #include "volume/manager.h"
 
 namespace dvdi::volume {
@@ -48,6 +49,7 @@ struct Manager::State {
   // caller to carry out, or what is owed instead.
   Status let_go(Transaction& transaction, const VolumeKey& volume, const std::string& keep_mounted,
                 const std::string& trace_id, std::vector<TakeDown>& to_take_down, std::vector<Owed>& owed);
+  Result<bool> note_found(const Context& context, const VolumeKey& volume, const Claim& claim);
   Result<std::vector<Owed>> release(const Context& context, const ContainerKey& key,
                                     const std::string& keep_mounted,
                                     const std::optional<std::string>& failed_with, const std::string& reason);

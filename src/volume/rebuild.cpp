@@ -1,0 +1,158 @@
+// Manager::rebuild: what is mounted on this node, after the ledger that knew it was lost.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "base/sync.h"
+#include "linux/mount_index.h"
+#include "store/rebuilt.h"
+#include "volume/books.h"
+#include "volume/manager_state.h"
+#include "volume/work.h"
+
+namespace dvdi::volume {
+
+namespace {
+
+// A driver that comes up later than that is asked no more.
+constexpr Duration ask_for = std::chrono::hours(1);
+constexpr std::size_t questions_at_once = 8;   // to one driver
+constexpr std::size_t most_volumes = 100'000;  // that one driver may list
+
+struct Place {
+  std::string volume;
+  std::string path;
+};
+
+struct Answer {
+  std::string driver;
+  std::vector<Place> places;
+  std::string error;  // why the driver has not answered, or not to the end
+};
+
+// Where the driver says that its volumes are mounted.
+Answer ask(Manager::Parts& parts, Calls& calls, const Context& context, const std::string& name) {
+  Answer answer{.driver = name, .places = {}, .error = {}};
+  const auto list = [&]() -> Result<std::vector<driver::VolumeInfo>> {
+    DVDI_TRY(const auto driver, parts.drivers.find(context, name));
+    return driver->list(context);
+  };
+  const auto volumes = list();
+  if (!volumes) {
+    answer.error = volumes.error().text();
+    return answer;
+  }
+  Mutex mutex;
+  std::size_t next = 0;
+  const std::size_t count = std::min(volumes->size(), most_volumes);
+  std::vector<std::function<void()>> workers(std::min(questions_at_once, count), [&] {
+    for (;;) {
+      const driver::VolumeInfo* one = nullptr;
+      {
+        const Lock lock(mutex);
+        if (next == count || !answer.error.empty()) return;
+        one = &(*volumes)[next++];
+      }
+      Result<std::string> path = one->mount_point;
+      if (path->empty()) path = calls.path(context, {name, one->name});
+      const Lock lock(mutex);
+      if (path && !path->empty()) answer.places.push_back({one->name, *std::move(path)});
+      // An answer that says no is one.
+      if (!path && path.error().outcome != Outcome::refused) answer.error = path.error().text();
+    }
+  });
+  run_parallel(std::move(workers));
+  return answer;
+}
+
+}  // namespace
+
+// Where nothing is known of a volume and something is mounted there: a row. Whether it was.
+Result<bool> Manager::State::note_found(const Context& context, const VolumeKey& volume, const Claim& claim) {
+  DVDI_TRY(const auto lock, parts.volume_locks.try_acquire(lock_name(volume)));
+  if (!lock) return false;  // whoever is at work on it makes its row
+  bool noted = false;
+  DVDI_CHECK(write(context, "record a mount that was found", [&](Transaction& transaction) -> Status {
+    DVDI_TRY(const auto known, transaction.mount(volume));
+    noted = !known;
+    if (known) return {};
+    MountRow row = new_mount(volume);
+    row.pending = MountRow::Pending::found;
+    row.mount_point = claim.mount_point;
+    row.identity = claim.identity;
+    row.note = "it was mounted when the books were rebuilt; for whom, is not known";
+    DVDI_CHECK(transition(transaction, row, MountState::unknown,
+                          {.reason = row.note, .trace_id = context.trace_id()}));
+    DVDI_TRY(const bool referenced, transaction.is_referenced(volume));
+    if (!referenced) return {};
+    DVDI_CHECK(note_volume(transaction, volume, false, std::nullopt, context.trace_id()));
+    return transition(transaction, row, MountState::mounted,
+                      {.reason = "a live container has it", .trace_id = context.trace_id()});
+  }));
+  return noted;
+}
+
+Result<Rebuilt> Manager::rebuild(const Context& context) {
+  State& state = *state_;
+  std::optional<RebuiltBooks> books;
+  DVDI_CHECK(state.read(context, "look whether the books are rebuilt", [&](Reader& reader) -> Status {
+    DVDI_TRY(books, rebuilt_books(reader));
+    return {};
+  }));
+  Rebuilt rebuilt;
+  if (!books || books->when.boot_id != state.parts.ledger.boot_id() ||
+      context.clock().boot() - books->when.boot > ask_for) {
+    return rebuilt;
+  }
+  rebuilt.finished = false;
+
+  std::vector<std::string> names = state.parts.drivers.names();
+  std::erase_if(names, [&](const std::string& name) {
+    return std::ranges::find(books->answered, name) != books->answered.end();
+  });
+  std::vector<Answer> answers(names.size());
+  std::vector<std::function<void()>> work;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    work.emplace_back([&, i] { answers[i] = ask(state.parts, state.calls, context, names[i]); });
+  }
+  run_parallel(std::move(work));
+
+  std::vector<std::string> answered;
+  DVDI_TRY(const MountTable table, MountTable::read());
+  const MountIndex index(table);
+  const Context recording = context.detached(time_to_record);
+  for (const Answer& answer : answers) {
+    for (const Place& place : answer.places) {
+      const VolumeKey volume{answer.driver, place.volume};
+      std::optional<Claim> claim;
+      if (const MountEntry* entry = index.at(place.path)) {
+        claim = Claim{.mount_point = entry->mount_point, .identity = identity_of(*entry)};
+      } else if (auto verified = verify_claim(context, state.parts.helpers, volume, place.path, false)) {
+        claim = *std::move(verified);  // behind a symbolic link
+      }
+      if (!claim) continue;
+      DVDI_TRY(const bool noted, state.note_found(recording, volume, *claim));
+      if (noted) rebuilt.found.push_back(volume);
+    }
+    if (answer.error.empty()) {
+      answered.push_back(answer.driver);
+    } else {
+      rebuilt.unanswered.push_back(fmt::format("{}: {}", answer.driver, answer.error));
+    }
+  }
+  if (answered.empty()) return rebuilt;
+  DVDI_CHECK(
+      state.write(recording, "record which drivers have answered", [&](Transaction& transaction) -> Status {
+        DVDI_TRY(auto now, rebuilt_books(transaction));
+        if (!now) return {};
+        for (const std::string& name : answered) {
+          if (std::ranges::find(now->answered, name) == now->answered.end()) now->answered.push_back(name);
+        }
+        return dvdi::put(transaction, *now);
+      }));
+  return rebuilt;
+}
+
+}  // namespace dvdi::volume
