@@ -20,6 +20,7 @@
 #include "isolator/external_volumes.h"
 #include "isolator/shared_filesystem.h"
 #include "store/damage.h"
+#include "store/rebuilt.h"
 
 namespace dvdi {
 
@@ -189,8 +190,16 @@ void Engine::settle(const Context& context) {
   }
   for (std::string& sentence : volumes_->settle(context)) note(std::move(sentence));
 
+  // After a rebuild a task may run that the books do not know: what is nobody's by them may be its sandbox.
+  bool books_are_whole = false;
+  static_cast<void>(
+      ledger_->read(context, "look whether the books are rebuilt", [&](Reader& reader) -> Status {
+        DVDI_TRY(const auto books, rebuilt_books(reader));
+        books_are_whole = !books || books->when.boot_id != ledger_->boot_id();
+        return {};
+      }));
   std::set<std::string> known;
-  if (const auto views = containers(context, false)) {
+  if (const auto views = containers(context, false); views && books_are_whole) {
     for (const ContainerView& view : *views) known.insert(view.id);
     remove_stray_sandboxes(context, helpers_, config_.state_dir, known);
   }

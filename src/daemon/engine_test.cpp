@@ -313,6 +313,37 @@ TEST_F(EngineTest, ADaemonsLockKeepsCommandsOut) {
   EXPECT_EQ(opened.error().code, Code::unavailable);
 }
 
+// Scenario 15.
+TEST_F(EngineTest, ADamagedDatabaseIsSetAsideAndNothingLiveIsUnmounted) {
+  const auto prepared = engine_->prepare(context_, {.owner = "run"}, request("c1", {"a"}));
+  ASSERT_TRUE(prepared) << prepared.error().text();
+  const std::string mount_point = prepared->launch.mounts(0).source();
+  engine_.reset();
+  std::filesystem::resize_file(state_dir_ + "/state.db-wal", 5000);
+  open();
+  engine_->settle(context_);
+  EXPECT_NE(MountTable::read()->at(mount_point), nullptr);
+  EXPECT_THAT(event_types(), testing::ElementsAre("dvdi.ledger.rebuilt", "dvdi.mount.unknown"));
+  EXPECT_EQ(engine_->volume(context_, "local", "a")->state, "unknown");
+  EXPECT_TRUE(std::filesystem::exists(state_dir_ + "/sandboxes/c1"));
+  std::vector<std::string> said;
+  for (const Finding& finding : diagnose(context_, {.state_dir = state_dir_}, *helpers_)) {
+    if (finding.level == Finding::Level::warning) said.push_back(finding.subject + ": " + finding.text);
+  }
+  EXPECT_THAT(said, testing::Contains(HasSubstr("state: " + state_dir_ + "/state.db.damaged-")));
+  EXPECT_THAT(said, testing::Contains(HasSubstr("volume local/a: is mounted at " + mount_point)));
+
+  // A second command finds a whole ledger, beside this one, too.
+  Config config;
+  config.state_dir = state_dir_;
+  ASSERT_TRUE(Engine::open(context_, config, *helpers_));
+  const auto again = engine_->prepare(context_, {.owner = "run"}, request("c2", {"a"}));
+  ASSERT_TRUE(again) << again.error().text();
+  EXPECT_EQ(again->launch.mounts(0).source(), mount_point) << "taken over";
+  ASSERT_TRUE(engine_->cleanup(context_, again->key));
+  EXPECT_EQ(MountTable::read()->at(mount_point), nullptr) << "no other namespace has it";
+}
+
 TEST_F(EngineTest, TheDoctorFindsThisMachineFitAndChangesNothing) {
   const auto before = engine_->events(context_, 0, 1000, {})->size();
   for (const Finding& finding : diagnose(context_, {.state_dir = state_dir_}, *helpers_)) {
