@@ -21,6 +21,45 @@ Status read_docker_settings(Table& table, driver::docker::Settings& settings) {
   return table.flag("plain_directories", settings.plain_directories);
 }
 
+// What one driver has of its own.
+Status read_driver_policy(Table& table, volume::DriverPolicy& policy) {
+  using driver::Operation;
+  using std::chrono::hours;
+  using std::chrono::milliseconds;
+  const auto own_number = [](Table& from, const char* key, std::optional<unsigned>& into, unsigned least,
+                             unsigned most) -> Status {
+    if (!from.has(key)) return {};
+    return from.number(key, into.emplace(), least, most);
+  };
+  const auto own_duration = [](Table& from, const char* key, std::optional<Duration>& into, Duration least,
+                               Duration most) -> Status {
+    if (!from.has(key)) return {};
+    return from.duration(key, into.emplace(), least, most);
+  };
+  DVDI_CHECK(own_number(table, "calls_at_once", policy.calls_at_once, 1, 10'000));
+  DVDI_CHECK(own_number(table, "calls_waiting", policy.calls_waiting, 0, 100'000));
+  DVDI_CHECK(table.table("deadlines", [&](Table& deadlines) -> Status {
+    std::optional<Duration> other;
+    DVDI_CHECK(own_duration(deadlines, "other", other, milliseconds(10), hours(24)));
+    for (const auto operation :
+         {Operation::create, Operation::remove, Operation::get, Operation::list, Operation::path,
+          Operation::capabilities, Operation::mount, Operation::unmount}) {
+      const bool is_other = operation != Operation::mount && operation != Operation::unmount;
+      std::optional<Duration> own = is_other ? other : std::nullopt;
+      const std::string key(driver::operation_name(operation));
+      DVDI_CHECK(own_duration(deadlines, key.c_str(), own, milliseconds(10), hours(24)));
+      if (own) policy.deadlines[operation] = *own;
+    }
+    return {};
+  }));
+  return table.table("debts", [&](Table& debts) -> Status {
+    DVDI_CHECK(own_number(debts, "attempts", policy.unmount_attempts, 1, 1'000'000));
+    DVDI_CHECK(own_duration(debts, "backoff", policy.debt_backoff, milliseconds(1), hours(24)));
+    DVDI_CHECK(own_duration(debts, "backoff_cap", policy.debt_backoff_cap, milliseconds(1), hours(24 * 30)));
+    return own_duration(debts, "late_answer", policy.late_answer, Duration::zero(), hours(24));
+  });
+}
+
 Status read_root(Table& root, Config& config) {
   using std::chrono::hours;
   using std::chrono::milliseconds;
@@ -37,8 +76,9 @@ Status read_root(Table& root, Config& config) {
     DVDI_CHECK(table.duration("unmount", volumes.unmount_deadline, milliseconds(10), hours(24)));
     return table.duration("other", volumes.call_deadline, milliseconds(10), hours(24));
   }));
-  DVDI_CHECK(root.table("limits", [&](Table& table) {
-    return table.number("calls_per_driver", volumes.calls_per_driver, 1, 10'000);
+  DVDI_CHECK(root.table("limits", [&](Table& table) -> Status {
+    DVDI_CHECK(table.number("calls_per_driver", volumes.calls_per_driver, 1, 10'000));
+    return table.number("calls_waiting", volumes.calls_waiting, 0, 100'000);
   }));
   DVDI_CHECK(root.table("debts", [&](Table& table) -> Status {
     DVDI_CHECK(table.number("attempts", volumes.unmount_attempts, 1, 1'000'000));
@@ -58,7 +98,7 @@ Status read_root(Table& root, Config& config) {
       driver::docker::Settings settings = config.docker.settings;
       DVDI_CHECK(read_docker_settings(one, settings));
       config.docker.by_name[name] = settings;
-      return {};
+      return read_driver_policy(one, volumes.by_driver[name]);
     });
   });
 }

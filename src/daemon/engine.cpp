@@ -147,11 +147,12 @@ Result<std::unique_ptr<Engine>> Engine::open(const Context& context, const Confi
                                       .unmount_timeout = config.volumes.call_deadline});
   engine->staged_ = staged.get();
   isolators.push_back(std::move(staged));
-  DVDI_TRY(engine->chain_, isolator::Chain::build(std::move(isolators),
-                                                  {.container_locks = *engine->locks_,
-                                                   .books = *engine,
-                                                   .roll_back_timeout = config.volumes.unmount_deadline +
-                                                                        std::chrono::minutes(1)}));
+  DVDI_TRY(engine->chain_,
+           isolator::Chain::build(std::move(isolators),
+                                  {.container_locks = *engine->locks_,
+                                   .books = *engine,
+                                   .roll_back_timeout = config.volumes.longest(driver::Operation::unmount) +
+                                                        std::chrono::minutes(1)}));
   DVDI_CHECK(engine->volumes_->forget_other_boots(context));
   return engine;
 }
@@ -310,17 +311,12 @@ Result<Api::Volumes> Engine::volumes(const Context& context, bool ask_drivers) {
     if (found != fenced.end()) view.fenced = found->second;
   }
   if (!ask_drivers) return out;
-  const auto list = [&](const Context& bounded,
-                        const std::string& name) -> Result<std::vector<driver::VolumeInfo>> {
-    DVDI_TRY(const auto driver, drivers_->find(bounded, name));
-    return driver->list(bounded);
-  };
   Mutex mutex;
   std::vector<std::function<void()>> work;
   for (const std::string& name : drivers_->names()) {
     work.emplace_back([&, name] {
       const Context bounded = context.with_timeout(ask_a_driver);
-      auto listed = list(bounded, name);
+      auto listed = volumes_->list_volumes(bounded, name);
       const Lock lock(mutex);
       if (!listed) {
         out.warnings.push_back(
@@ -352,8 +348,7 @@ Result<VolumeView> Engine::volume(const Context& context, const std::string& dri
   for (const VolumeView& view : known.volumes) {
     if (view.driver == driver && view.name == name) return view;
   }
-  DVDI_TRY(const auto found, drivers_->find(context, driver));
-  DVDI_TRY(const auto info, found->get(context.with_timeout(config_.volumes.call_deadline), name));
+  DVDI_TRY(const auto info, volumes_->look_up_volume(context, {driver, name}));
   return VolumeView{.driver = driver, .name = name, .size_bytes = info.size_bytes};
 }
 

@@ -365,9 +365,11 @@ json::object to_json(const volume::DriverStatus& status) {
       {"running", status.running},
       {"waiting", status.waiting},
       {"calls_at_once", status.calls_at_once},
+      {"calls_waiting", status.calls_waiting},
       {"calls", status.calls},
       {"errors", status.errors},
       {"timeouts", status.timeouts},
+      {"turned_away", status.turned_away},
       {"last_error", text_or_null(status.last_error)},
       {"last_error_time",
        status.last_error_time ? json::value(rfc3339(*status.last_error_time)) : json::value()}};
@@ -378,9 +380,11 @@ volume::DriverStatus driver_status_of(const json::value& value) {
                               .running = whole<unsigned>(value, "running"),
                               .waiting = whole<unsigned>(value, "waiting"),
                               .calls_at_once = whole<unsigned>(value, "calls_at_once"),
+                              .calls_waiting = whole<unsigned>(value, "calls_waiting"),
                               .calls = whole<std::uint64_t>(value, "calls"),
                               .errors = whole<std::uint64_t>(value, "errors"),
                               .timeouts = whole<std::uint64_t>(value, "timeouts"),
+                              .turned_away = whole<std::uint64_t>(value, "turned_away"),
                               .last_error = text(value, "last_error"),
                               .last_error_time = {}};
   status.last_error_time = parse_time(json::text_or_empty(value, "last_error_time"));

@@ -35,8 +35,12 @@ class Reader {
 
   Result<std::optional<ContainerRow>> container(const ContainerKey& key);
   Result<std::vector<ContainerRow>> containers();
+  Result<std::vector<ContainerRow>> live_containers();  // that have not ended
+  // When one ended: in another boot than `boot_id`, else the one that ended first in this.
+  Result<std::optional<Moment>> oldest_end(const std::string& boot_id);
   Result<std::optional<MountRow>> mount(const VolumeKey& volume);
   Result<std::vector<MountRow>> mounts();
+  Result<std::vector<MountRow>> unreferenced_mounts();  // that no container refers to
   Result<std::vector<ReferenceRow>> references();
   Result<std::vector<ReferenceRow>> references_to(const VolumeKey& volume);
   Result<bool> is_referenced(const VolumeKey& volume);

@@ -189,6 +189,16 @@ constexpr const char* containers_sql =
     "init_start, boot_id, since_wall, since_boot, ended_boot_id, ended_wall, ended_boot, watch, note FROM "
     "containers "
     "ORDER BY since_wall, owner, id";
+constexpr const char* live_containers_sql =
+    "SELECT owner, id, state, digest, attribution, directory, directory_is_ours, engine_pid, engine_start, "
+    "init_pid, "
+    "init_start, boot_id, since_wall, since_boot, ended_boot_id, ended_wall, ended_boot, watch FROM "
+    "containers "
+    "WHERE state <> 'ended' ORDER BY since_wall, owner, id";
+constexpr const char* oldest_end_sql =
+    "SELECT ended_boot_id, ended_wall, ended_boot FROM containers WHERE state = 'ended' AND ended_boot IS "
+    "NOT NULL "
+    "ORDER BY ended_boot_id = ?, ended_boot LIMIT 1";
 constexpr const char* container_sql =
     "SELECT owner, id, state, digest, attribution, directory, directory_is_ours, engine_pid, engine_start, "
     "init_pid, "
@@ -199,6 +209,11 @@ constexpr const char* mounts_sql =
     "SELECT driver, volume, mount_id, state, pending, mount_point, identity, boot_id, since_wall, "
     "since_boot, "
     "mounted_wall, mounted_boot, note FROM mounts";
+constexpr const char* unreferenced_mounts_sql =
+    "SELECT driver, volume, mount_id, state, pending, mount_point, identity, boot_id, since_wall, "
+    "since_boot, "
+    "mounted_wall, mounted_boot, note FROM mounts WHERE NOT EXISTS (SELECT 1 FROM refs WHERE "
+    "refs.driver = mounts.driver AND refs.volume = mounts.volume)";
 constexpr const char* mount_sql =
     "SELECT driver, volume, mount_id, state, pending, mount_point, identity, boot_id, since_wall, "
     "since_boot, "
@@ -258,6 +273,17 @@ Result<std::vector<ContainerRow>> Reader::containers() {
   return all("read the containers", connection_->statement(containers_sql), read_container);
 }
 
+Result<std::vector<ContainerRow>> Reader::live_containers() {
+  return all("read the containers", connection_->statement(live_containers_sql), read_container);
+}
+
+Result<std::optional<Moment>> Reader::oldest_end(const std::string& boot_id) {
+  auto& statement = connection_->statement(oldest_end_sql);
+  Binder{statement}(boot_id);
+  return one<Moment>("look for ended containers", statement,
+                     [](SQLite::Statement& found) { return Columns(found).moment(); });
+}
+
 Result<std::optional<MountRow>> Reader::mount(const VolumeKey& volume) {
   auto& statement = connection_->statement(mount_sql);
   Binder{statement}(volume);
@@ -266,6 +292,11 @@ Result<std::optional<MountRow>> Reader::mount(const VolumeKey& volume) {
 
 Result<std::vector<MountRow>> Reader::mounts() {
   return all("read the mounts", connection_->statement(mounts_sql), read_mount);
+}
+
+Result<std::vector<MountRow>> Reader::unreferenced_mounts() {
+  return all("read the mounts that nobody refers to", connection_->statement(unreferenced_mounts_sql),
+             read_mount);
 }
 
 Result<std::vector<ReferenceRow>> Reader::references() {

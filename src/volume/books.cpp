@@ -42,10 +42,11 @@ json::array uses_json(const std::vector<ReferenceRow::Use>& uses) {
 }
 
 // Exponential, capped, with up to a quarter of jitter taken off, so that many debts do not come due at once.
-Duration backoff(const Policy& policy, unsigned attempts) {
-  Duration wait = policy.debt_backoff;
-  for (unsigned i = 1; i < attempts && wait < policy.debt_backoff_cap; ++i) wait *= 2;
-  wait = std::min(wait, policy.debt_backoff_cap);
+Duration backoff(const Policy& policy, const std::string& driver, unsigned attempts) {
+  const Duration cap = policy.backoff_cap(driver);
+  Duration wait = policy.backoff(driver);
+  for (unsigned i = 1; i < attempts && wait < cap; ++i) wait *= 2;
+  wait = std::min(wait, cap);
   return wait -
          Duration(static_cast<std::int64_t>(random_u64() % static_cast<std::uint64_t>(wait.count() / 4 + 1)));
 }
@@ -150,11 +151,11 @@ Status owe(Transaction& transaction, const MountRow& row, const std::string& err
       is_new ? DebtRow{.volume = row.volume, .mount_id = row.mount_id, .since = transaction.now()} : *known;
   if (counts) ++debt.attempts;
   debt.last_error = error;
-  const Duration wait = backoff(policy, debt.attempts);
+  const Duration wait = backoff(policy, row.volume.driver, debt.attempts);
   debt.next_try = transaction.now();
   debt.next_try.boot += wait;
   debt.next_try.wall += wait;
-  const bool park = !debt.parked && debt.attempts >= policy.unmount_attempts;
+  const bool park = !debt.parked && debt.attempts >= policy.attempts(row.volume.driver);
   debt.parked = debt.parked || park;
   DVDI_CHECK(transaction.put(debt));
   Event event = volume_event(park     ? "dvdi.debt.parked"
@@ -177,6 +178,20 @@ Status settle_debt(Transaction& transaction, const VolumeKey& volume, const std:
   Event event = volume_event(taken_over ? "dvdi.debt.taken_over" : "dvdi.debt.paid", volume, trace_id);
   event.mount_id = debt->mount_id;
   event.attempt = debt->attempts;
+  return transaction.record(event);
+}
+
+Status resume_debt(Transaction& transaction, const VolumeKey& volume, const std::string& trace_id) {
+  DVDI_TRY(auto debt, transaction.debt(volume));
+  if (!debt) return {};
+  Event event = volume_event("dvdi.debt.resumed", volume, trace_id);
+  event.mount_id = debt->mount_id;
+  event.attempt = debt->attempts;
+  event.reason = debt->parked ? "by hand: it was parked" : "by hand";
+  debt->parked = false;
+  debt->attempts = 0;
+  debt->next_try = transaction.now();
+  DVDI_CHECK(transaction.put(*debt));
   return transaction.record(event);
 }
 

@@ -33,6 +33,8 @@ Status owe(Transaction& transaction, const MountRow& row, const std::string& err
 // The debt is no more: paid, or taken over by a container that uses the mount.
 Status settle_debt(Transaction& transaction, const VolumeKey& volume, const std::string& trace_id,
                    bool taken_over);
+// Somebody has it tried again by hand: it is not parked any more, and its attempts count anew.
+Status resume_debt(Transaction& transaction, const VolumeKey& volume, const std::string& trace_id);
 
 Status note_foreign(Transaction& transaction, const MountRow& row, const std::string& evidence,
                     const std::string& trace_id);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <set>
 
 #include "base/failpoint.h"
 
@@ -56,98 +57,186 @@ Error without_secrets(Error error, const driver::Options& options,
 
 }  // namespace
 
-Calls::Gate& Calls::gate(const std::string& driver) {
-  const Lock lock(mutex_);
-  auto& gate = gates_[driver];
-  if (!gate) gate = std::make_unique<Gate>();
-  return *gate;
+// Holds the gate of one driver, and one of its places from enter() on.
+class Calls::Place {
+ public:
+  Place(Calls& calls, const std::string& driver) : calls_(calls) {
+    const Lock lock(calls_.mutex_);
+    at_ = calls_.gates_.try_emplace(driver).first;
+    ++gate().holders;
+  }
+  ~Place() {
+    if (entered_) {
+      const Lock lock(gate().mutex);
+      --gate().running;
+      gate().changed.notify_all();
+    }
+    const Lock lock(calls_.mutex_);
+    if (--gate().holders == 0 && !gate().found) calls_.gates_.erase(at_);
+  }
+  Place(const Place&) = delete;
+  Place& operator=(const Place&) = delete;
+
+  Status enter(const Context& limited) {
+    auto done = calls_.enter(limited, at_->first, gate());
+    entered_ = done.has_value();
+    return done;
+  }
+  void found() {
+    const Lock lock(calls_.mutex_);
+    gate().found = true;
+  }
+  void ended(const Context& context, driver::Operation operation, BootTime start, const Error* error,
+             bool turned_away) {
+    const Clock& clock = context.clock();
+    const Duration took = clock.boot() - start;
+    const WallTime now = error == nullptr ? WallTime() : context.clock().wall();
+    const Lock lock(gate().mutex);
+    gate().statistics.ended(operation, took, error, turned_away, now);
+  }
+
+ private:
+  Gate& gate() { return at_->second; }
+
+  Calls& calls_;
+  std::map<std::string, Gate>::iterator at_;
+  bool entered_ = false;
+};
+
+Status Calls::enter(const Context& limited, const std::string& driver, Gate& gate) const {
+  const unsigned at_once = policy_.at_once(driver);
+  const unsigned most_waiting = policy_.waiting(driver);
+  Lock lock(gate.mutex);
+  if (gate.running >= at_once) {
+    // A caller that waits holds a thread and more: they are bounded, too.
+    if (gate.waiting >= most_waiting) {
+      return Error{.code = Code::resource_exhausted,
+                   .message = fmt::format("driver {} has {} calls running and {} waiting, which is the limit",
+                                          driver, gate.running, gate.waiting),
+                   .hint = "the driver is slow or hangs: see `dvdi doctor` and its log; try again later"};
+    }
+    const auto what = fmt::format("wait for a free call to driver {} ({} are running)", driver, gate.running);
+    ++gate.waiting;
+    auto free = gate.changed.wait(limited, lock, [&] { return gate.running < at_once; }, what);
+    --gate.waiting;
+    if (!free) return free;
+  }
+  ++gate.running;
+  return {};
 }
 
 template <class Work>
-auto Calls::bounded(const Context& context, const VolumeKey& volume, driver::Operation operation, Work work)
+auto Calls::bounded(const Context& context, const VolumeKey& volume, driver::Operation operation,
+                    const driver::Options& options, Work work)
     -> decltype(work(std::declval<const Context&>(), std::declval<driver::Driver&>())) {
-  using driver::Operation;
-  const Duration deadline = operation == Operation::mount     ? policy_.mount_deadline
-                            : operation == Operation::unmount ? policy_.unmount_deadline
-                                                              : policy_.call_deadline;
-  const Context limited = context.with_timeout(deadline);
-  Gate& at = gate(volume.driver);
-  {
-    Lock lock(at.mutex);
-    const auto what =
-        fmt::format("wait for a free call to driver {} ({} are running)", volume.driver, at.running);
-    auto free = at.changed.wait(limited, lock, [&] { return at.running < policy_.calls_per_driver; }, what);
-    if (!free) return fail(named(std::move(free).error(), volume, operation, Outcome::not_sent));
-    ++at.running;
+  const Context limited = context.with_timeout(policy_.deadline(volume.driver, operation));
+  Place place(*this, volume.driver);
+  BootTime start = context.clock().boot();
+  const auto failed = [&](Error error, Outcome unless_said, bool turned_away = false) {
+    error = without_secrets(named(std::move(error), volume, operation, unless_said), options,
+                            policy_.secret_options);
+    place.ended(context, operation, start, &error, turned_away);
+    return fail(std::move(error));
+  };
+  if (auto entered = place.enter(limited); !entered) {
+    const bool turned_away = entered.error().code == Code::resource_exhausted;
+    return failed(std::move(entered).error(), Outcome::not_sent, turned_away);
   }
-  struct Leave {
-    Gate& gate;
-    ~Leave() {
-      const Lock lock(gate.mutex);
-      --gate.running;
-      gate.changed.notify_all();
-    }
-  } const leave{at};
+  // From here on it is the driver that takes the time.
+  start = context.clock().boot();
   auto driver = drivers_.find(limited, volume.driver);
-  if (!driver) return fail(named(std::move(driver).error(), volume, operation, Outcome::not_sent));
+  if (!driver) return failed(std::move(driver).error(), Outcome::not_sent);
+  place.found();
   const auto what = fmt::format("{} {}", driver::operation_name(operation), volume.text());
   failpoint("driver.call.before", what);
   auto result = work(limited, **driver);
   failpoint("driver.call.after", what);
-  if (!result) return fail(named(std::move(result).error(), volume, operation, Outcome::unknown));
+  if (!result) return failed(std::move(result).error(), Outcome::unknown);
+  place.ended(context, operation, start, nullptr, false);
   return result;
 }
 
 Status Calls::create(const Context& context, const VolumeKey& volume, const driver::Options& options) {
-  auto done = bounded(context, volume, driver::Operation::create,
-                      [&](const Context& limited, driver::Driver& driver) {
-                        return driver.create(limited, volume.name, options);
-                      });
-  if (!done) return fail(without_secrets(std::move(done).error(), options, policy_.secret_options));
-  return done;
+  return bounded(context, volume, driver::Operation::create, options,
+                 [&](const Context& limited, driver::Driver& driver) {
+                   return driver.create(limited, volume.name, options);
+                 });
 }
 
 Status Calls::remove(const Context& context, const VolumeKey& volume) {
   return bounded(
-      context, volume, driver::Operation::remove,
+      context, volume, driver::Operation::remove, {},
       [&](const Context& limited, driver::Driver& driver) { return driver.remove(limited, volume.name); });
 }
 
 Result<driver::VolumeInfo> Calls::get(const Context& context, const VolumeKey& volume,
                                       const driver::Options& options) {
-  auto done = bounded(
-      context, volume, driver::Operation::get,
+  return bounded(
+      context, volume, driver::Operation::get, options,
       [&](const Context& limited, driver::Driver& driver) { return driver.get(limited, volume.name); });
-  if (!done) return fail(without_secrets(std::move(done).error(), options, policy_.secret_options));
-  return done;
+}
+
+Result<std::vector<driver::VolumeInfo>> Calls::list(const Context& context, const std::string& driver) {
+  return bounded(context, VolumeKey{driver, ""}, driver::Operation::list, {},
+                 [&](const Context& limited, driver::Driver& found) { return found.list(limited); });
 }
 
 Result<std::string> Calls::path(const Context& context, const VolumeKey& volume) {
   return bounded(
-      context, volume, driver::Operation::path,
+      context, volume, driver::Operation::path, {},
       [&](const Context& limited, driver::Driver& driver) { return driver.path(limited, volume.name); });
 }
 
 Result<std::string> Calls::mount(const Context& context, const VolumeKey& volume, const std::string& mount_id,
                                  const driver::Options& options) {
-  auto done =
-      bounded(context, volume, driver::Operation::mount, [&](const Context& limited, driver::Driver& driver) {
-        return driver.mount(limited, volume.name, mount_id);
-      });
-  if (!done) return fail(without_secrets(std::move(done).error(), options, policy_.secret_options));
-  return done;
+  return bounded(context, volume, driver::Operation::mount, options,
+                 [&](const Context& limited, driver::Driver& driver) {
+                   return driver.mount(limited, volume.name, mount_id);
+                 });
 }
 
 Status Calls::unmount(const Context& context, const VolumeKey& volume, const std::string& mount_id) {
-  return bounded(context, volume, driver::Operation::unmount,
+  return bounded(context, volume, driver::Operation::unmount, {},
                  [&](const Context& limited, driver::Driver& driver) {
                    return driver.unmount(limited, volume.name, mount_id);
                  });
 }
 
 bool Calls::may_be_plain_directory(const Context& context, const VolumeKey& volume) {
-  const auto driver = drivers_.find(context.with_timeout(policy_.call_deadline), volume.driver);
+  const Context limited = context.with_timeout(policy_.deadline(volume.driver, driver::Operation::get));
+  const auto driver = drivers_.find(limited, volume.driver);
   return driver && (*driver)->may_be_plain_directory(volume.name);
+}
+
+std::vector<DriverStatus> Calls::drivers(const std::vector<std::string>& names) {
+  std::set<std::string> all(names.begin(), names.end());
+  std::vector<DriverStatus> out;
+  const Lock lock(mutex_);
+  for (const auto& [name, gate] : gates_) {
+    if (gate.found) all.insert(name);
+  }
+  for (const std::string& name : all) {
+    DriverStatus status{
+        .name = name, .calls_at_once = policy_.at_once(name), .calls_waiting = policy_.waiting(name)};
+    if (const auto at = gates_.find(name); at != gates_.end()) {
+      const Lock inner(at->second.mutex);
+      status.running = at->second.running;
+      status.waiting = at->second.waiting;
+      at->second.statistics.fill(status);
+    }
+    out.push_back(std::move(status));
+  }
+  return out;
+}
+
+std::vector<CallTimes> Calls::times() {
+  std::vector<CallTimes> out;
+  const Lock lock(mutex_);
+  for (auto& [name, gate] : gates_) {
+    const Lock inner(gate.mutex);
+    gate.statistics.append_times(name, out);
+  }
+  return out;
 }
 
 }  // namespace dvdi::volume

@@ -184,7 +184,8 @@ Result<std::vector<Mounted>> Manager::acquire(const Context& context, const Hold
   for (std::size_t i = 1; i < errors.size(); ++i) first.attached.push_back(std::move(errors[i]));
   // A container that was prepared before keeps what it has: only a prepare that fails gives everything back.
   if (known) return first;
-  const Context roll_back = context.detached(state.policy.unmount_deadline + time_to_record);
+  const Context roll_back =
+      context.detached(state.policy.longest(driver::Operation::unmount) + time_to_record);
   auto given_back = state.release(roll_back, holder.key, {}, first.message, "the prepare failed");
   if (!given_back) {
     first.attached.push_back(std::move(given_back).error());
@@ -319,8 +320,8 @@ Result<std::vector<Owed>> Manager::State::release(const Context& context, const 
       const auto& [volume, mount_id] = to_take_down[i];
       // An intent that is recorded is carried out, also when the caller has gone away: its deadline counts,
       // its cancellation does not.
-      const Context bounded =
-          context.detached(std::min<Duration>(context.remaining(), policy.unmount_deadline + time_to_record));
+      const Context bounded = context.detached(std::min<Duration>(
+          context.remaining(), policy.deadline(volume.driver, driver::Operation::unmount) + time_to_record));
       bool counted = false;
       const auto with = [&](Transaction& transaction) -> Status {
         if (!counted) {
@@ -419,20 +420,6 @@ Status Manager::create_volume(const Context& context, const VolumeKey& volume,
                      [&](Transaction& transaction) {
                        return note_volume(transaction, volume, true, size_of(options), context.trace_id());
                      });
-}
-
-Result<Release> Manager::release_volume(const Context& context, const VolumeKey& volume, bool dry_run) {
-  static_cast<void>(context);
-  static_cast<void>(dry_run);
-  return Error{
-      .code = Code::unsupported, .message = "not yet", .driver = volume.driver, .volume = volume.name};
-}
-
-std::vector<DriverStatus> Manager::drivers(const std::vector<std::string>& names) {
-  std::vector<DriverStatus> all;
-  for (const std::string& name : names)
-    all.push_back({.name = name, .calls_at_once = state_->policy.calls_per_driver});
-  return all;
 }
 
 }  // namespace dvdi::volume

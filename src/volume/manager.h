@@ -4,6 +4,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,12 +17,21 @@
 
 namespace dvdi::volume {
 
+// What differs for one driver.
+struct DriverPolicy {
+  std::map<driver::Operation, Duration> deadlines;
+  std::optional<unsigned> calls_at_once, calls_waiting;
+  std::optional<unsigned> unmount_attempts;
+  std::optional<Duration> debt_backoff, debt_backoff_cap, late_answer;
+};
+
 // How long and how often drivers are called.
 struct Policy {
   Duration mount_deadline = std::chrono::seconds(120);
   Duration unmount_deadline = std::chrono::seconds(600);
   Duration call_deadline = std::chrono::seconds(30);  // every other operation
   unsigned calls_per_driver = 64;                     // at once; beyond it calls wait
+  unsigned calls_waiting = 1000;                      // of one driver; beyond it calls fail at once
   unsigned unmount_attempts = 20;                     // then the debt is parked for the operator
   Duration debt_backoff = std::chrono::seconds(1);    // before the second attempt; doubles, with jitter
   Duration debt_backoff_cap = std::chrono::minutes(5);
@@ -38,6 +48,18 @@ struct Policy {
   // Driver options whose name contains one of these, in whatever case, are secret: a driver that repeats such
   // a value in an error has it replaced before the error goes anywhere.
   std::vector<std::string> secret_options = {"password", "secret", "token", "key"};
+  std::map<std::string, DriverPolicy> by_driver;
+
+  // What holds for the calls to that driver: its own values, else those above.
+  Duration deadline(const std::string& driver, driver::Operation operation) const;
+  unsigned at_once(const std::string& driver) const;
+  unsigned waiting(const std::string& driver) const;
+  unsigned attempts(const std::string& driver) const;
+  Duration backoff(const std::string& driver) const;
+  Duration backoff_cap(const std::string& driver) const;
+  Duration late_answer_of(const std::string& driver) const;
+  // The longest that any driver may take for one call of that operation.
+  Duration longest(driver::Operation operation) const;
 };
 
 // One volume that a container wants.
@@ -138,17 +160,47 @@ struct Probed {
 // How the calls to one driver went since this manager was made.
 struct DriverStatus {
   std::string name;
-  unsigned running = 0;        // calls at this moment
-  unsigned waiting = 0;        // calls that wait for a free place
-  unsigned calls_at_once = 0;  // the limit on `running`
-  std::uint64_t calls = 0, errors = 0, timeouts = 0;
-  std::string last_error;  // "" if there was none
+  unsigned running = 0;           // calls at this moment
+  unsigned waiting = 0;           // calls that wait for a free place
+  unsigned calls_at_once = 0;     // the limit on `running`
+  unsigned calls_waiting = 0;     // the limit on `waiting`
+  std::uint64_t calls = 0;        // that have ended, in whatever way
+  std::uint64_t errors = 0;       // of `calls`: those that failed, in whatever way
+  std::uint64_t timeouts = 0;     // of `errors`: those that ended at their deadline
+  std::uint64_t turned_away = 0;  // of `errors`: those beyond `calls_waiting`
+  std::string last_error;         // "" if there was none
   std::optional<WallTime> last_error_time;
 };
 
 // The lock of a container (in the same file as those of volumes), held by the chain while it prepares,
 // isolates or cleans up.
 inline std::string container_lock_name(const ContainerKey& key) { return "container " + key.text(); }
+
+// How long the calls of one operation that ended in one way took: for metrics.
+struct CallTimes {
+  std::string driver, operation;
+  std::string outcome;  // ok, refused, not_sent, timed_out, cancelled, failed
+  // So many took at most call_time_bounds[i], and longer than the bound before it; the last: longer than all.
+  std::vector<std::uint64_t> counts;
+  std::uint64_t count = 0;
+  Duration sum = Duration::zero();
+};
+// Of the buckets of CallTimes: 1 ms to 600 s.
+const std::vector<Duration>& call_time_bounds();
+
+// What there is to do for nobody in particular, and when there will be more.
+struct Due {
+  std::vector<VolumeKey> volumes;  // for settle_volume(); the one that waits longest is first
+  bool books = false;              // for tidy_books()
+  // The next thing is due then, if nothing happens before.
+  std::optional<BootTime> next;
+};
+
+// What settle_volume() did.
+struct Settled {
+  bool busy = false;     // nothing: somebody is at work on the volume
+  std::string sentence;  // "" if there was nothing to do
+};
 
 // What the isolator chain needs. Thread-safe. Calls for one container must come one at a time (the chain sees
 // to it).
@@ -227,6 +279,13 @@ class Manager final : public Holdings {
   // that have gone. Volumes at the same time, each until the context ends. One sentence for each thing that
   // was done or could not be done.
   std::vector<std::string> settle(const Context& context);
+  // The same in pieces, for a reconciler: what is due now, and the work on one of those volumes. It is safe
+  // to settle a volume that is not due (any more).
+  Result<Due> due(const Context& context);
+  Result<Settled> settle_volume(const Context& context, const VolumeKey& volume);
+  // Foreign holders that have gone, and ended containers that were remembered long enough.
+  Status tidy_books(const Context& context);
+  const Policy& policy() const;
 
   // Mounts that the kernel's table does not show any more become lost, those that it shows again mounted. To
   // be called when the table has changed. Volumes that somebody is at work on are left to him. Those that
@@ -246,6 +305,11 @@ class Manager final : public Holdings {
   Result<Release> release_volume(const Context& context, const VolumeKey& volume, bool dry_run);
   // Of the drivers that are named, and of all others that were called.
   std::vector<DriverStatus> drivers(const std::vector<std::string>& names);
+  // Of all drivers that were called.
+  std::vector<CallTimes> call_times();
+  // Calls of a driver within its bounds, for whoever looks at volumes.
+  Result<std::vector<driver::VolumeInfo>> list_volumes(const Context& context, const std::string& driver);
+  Result<driver::VolumeInfo> look_up_volume(const Context& context, const VolumeKey& volume);
 
  private:
   friend class Recovery;

@@ -3,12 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <set>
 
 #include "base/sync.h"
 #include "volume/books.h"
 #include "volume/manager_state.h"
-#include "volume/work.h"
+#include "volume/state.h"
 
 namespace dvdi::volume {
 
@@ -91,27 +90,8 @@ Status Manager::forget_other_boots(const Context& context) {
 }
 
 std::vector<std::string> Manager::settle(const Context& context) {
-  State& state = *state_;
-  std::set<VolumeKey> volumes;
-  std::vector<ForeignRow> gone;
-  const auto table = MountTable::read();
-  auto looked = state.read(context, "look for what is not settled", [&](Reader& reader) -> Status {
-    const BootTime now = context.clock().boot();
-    DVDI_TRY(const auto mounts, reader.mounts());
-    for (const MountRow& row : mounts) {
-      DVDI_TRY(const auto references, reader.references_to(row.volume));
-      if (!references.empty()) continue;
-      DVDI_TRY(const auto debt, reader.debt(row.volume));
-      if (row.state == MountState::unknown && debt && !debt->parked && debt->next_try.boot > now) continue;
-      volumes.insert(row.volume);
-    }
-    DVDI_TRY(const auto foreigns, reader.foreigns());
-    for (const ForeignRow& row : foreigns) {
-      if (table && table->at(row.mount_point) == nullptr) gone.push_back(row);
-    }
-    return {};
-  });
-  if (!looked) return {"what is not settled could not be read: " + looked.error().text()};
+  const auto due = this->due(context);
+  if (!due) return {"what is not settled could not be read: " + due.error().text()};
 
   Mutex mutex;
   std::vector<std::string> said;
@@ -120,30 +100,25 @@ std::vector<std::string> Manager::settle(const Context& context) {
     const Lock lock(mutex);
     said.push_back(std::move(sentence));
   };
-  if (!gone.empty()) {
-    auto cleared = state.write(context, "clear foreign holders", [&](Transaction& transaction) -> Status {
-      for (const ForeignRow& row : gone) DVDI_CHECK(clear_foreign(transaction, row, context.trace_id()));
-      return {};
-    });
-    if (!cleared) say(cleared.error().text());
+  if (due->books) {
+    if (const auto tidied = tidy_books(context); !tidied) say(tidied.error().text());
   }
   // A few at a time: what is owed to one driver that hangs does not keep the others waiting for long.
   constexpr std::size_t at_once = 16;
-  std::vector<VolumeKey> queue(volumes.begin(), volumes.end());
   std::size_t next = 0;
-  std::vector<std::function<void()>> workers(std::min(at_once, queue.size()), [&] {
+  std::vector<std::function<void()>> workers(std::min(at_once, due->volumes.size()), [&] {
     for (;;) {
       VolumeKey volume;
       {
         const Lock lock(mutex);
-        if (next >= queue.size() || context.cancelled() || context.remaining() == Duration::zero()) return;
-        volume = queue[next++];
+        if (next >= due->volumes.size() || context.cancelled() || context.remaining() == Duration::zero()) {
+          return;
+        }
+        volume = due->volumes[next++];
       }
-      auto lock = state.parts.volume_locks.try_acquire(lock_name(volume));
-      if (!lock || !*lock) continue;  // somebody is at work on it
-      Work one(state.parts, state.policy, state.calls, context, volume);
-      auto settled = one.settle_unreferenced();
-      say(settled ? *settled : fmt::format("{}: {}", volume.text(), settled.error().text()));
+      auto settled = settle_volume(context, volume);
+      say(settled ? std::move(settled->sentence)
+                  : fmt::format("{}: {}", volume.text(), settled.error().text()));
     }
   });
   run_parallel(std::move(workers));

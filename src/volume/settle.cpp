@@ -97,8 +97,8 @@ Result<std::optional<std::string>> Work::unmount(MountRow row,
     return std::optional<std::string>(reason);
   };
 
-  const bool may_come_late =
-      before == Pending::mount && suspect_since && clock.boot() - *suspect_since < policy_.late_answer;
+  const bool may_come_late = before == Pending::mount && suspect_since &&
+                             clock.boot() - *suspect_since < policy_.late_answer_of(volume_.driver);
   if (answer) {
     // Many drivers say yes where nothing is mounted.
     if (may_come_late && !was_there) {
@@ -218,7 +218,10 @@ Result<std::string> Work::settle_unreferenced() {
       break;
   }
   const Pending before = row.pending;
-  DVDI_CHECK(move(row, MountState::unmounting, cause("settling " + found_as)));
+  if (auto begun = begin_take_down(row, "settling " + found_as); !begun) {
+    if (begun.error().code == Code::failed_precondition) return std::string();
+    return fail(std::move(begun).error());
+  }
   DVDI_TRY(const auto owed, unmount(row, {}, before, since));
   return owed ? fmt::format("{}: {}: still owed: {}", volume_.text(), found_as, *owed)
               : fmt::format("{}: {}: settled, nothing is mounted", volume_.text(), found_as);

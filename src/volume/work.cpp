@@ -146,7 +146,7 @@ Result<Mounted> Work::mount_first(MountRow row, const Request& request,
   if (!claim) {
     auto result = failed(std::move(claim).error(), MountState::unknown, took);
     // The driver counts us as a user of whatever it did: give that back at once.
-    context_ = context_.detached(policy_.unmount_deadline);
+    context_ = context_.detached(policy_.deadline(volume_.driver, driver::Operation::unmount));
     auto given_back = move(row, MountState::unmounting, cause("what the driver claimed is not true"));
     if (given_back) {
       auto owed = unmount(row, {}, MountRow::Pending::none, {});

@@ -44,6 +44,10 @@ class Work {
   // nothing to do.
   Result<std::string> settle_unreferenced();
 
+  // One attempt now at the unmount of a row that nobody refers to, whatever is pending, parked or not yet
+  // due. failed_precondition if a container refers to it meanwhile. The reason, if it is owed still.
+  Result<std::optional<std::string>> take_down_by_hand(MountRow row, const std::optional<DebtRow>& debt);
+
  private:
   Result<Mounted> mount_first(MountRow row, const Request& request,
                               const std::function<Status(Transaction&)>& with);
@@ -80,6 +84,10 @@ class Work {
   // The reason, if the mount was left alone.
   Result<std::optional<std::string>> keep_if_held(MountRow row,
                                                   const std::function<Status(Transaction&)>& with);
+  // To `unmounting`, unless a container refers to it since it was looked at: then failed_precondition. That
+  // one may have found it mounted and use it already.
+  Status begin_take_down(MountRow& row, const std::string& reason,
+                         const std::function<Status(Transaction&)>& with = {});
   Status ensure_created(const Request& request);
   Status move(MountRow& row, MountState to, const Cause& cause,
               const std::function<Status(Transaction&)>& with = {});

@@ -1,0 +1,126 @@
+// Manager, what is done for nobody in particular, in pieces: what is due, and the work on one volume.
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "volume/books.h"
+#include "volume/manager_state.h"
+#include "volume/work.h"
+
+namespace dvdi::volume {
+
+namespace {
+
+// The kernel's table, read once it is needed: most looks need it not.
+class LateTable {
+ public:
+  // True only with proof.
+  bool lacks(const MountRow& row) { return row.identity && read() && !shows(**table_, row); }
+  bool lacks(const std::string& mount_point) { return read() && (*table_)->at(mount_point) == nullptr; }
+
+ private:
+  bool read() {
+    if (!table_) table_.emplace(MountTable::read());
+    return table_->has_value();
+  }
+  std::optional<Result<MountTable>> table_;
+};
+
+struct Waiting {
+  BootTime since;
+  VolumeKey volume;
+  auto operator<=>(const Waiting&) const = default;
+};
+
+void sooner(std::optional<BootTime>& next, BootTime then) { next = next ? std::min(*next, then) : then; }
+
+Status look_at_mounts(Reader& reader, LateTable& table, BootTime now, Due& due) {
+  DVDI_TRY(const auto mounts, reader.unreferenced_mounts());
+  std::vector<Waiting> waiting;
+  for (const MountRow& row : mounts) {
+    DVDI_TRY(const auto debt, reader.debt(row.volume));
+    BootTime since = row.since.boot;
+    if (row.state == MountState::unknown) {
+      if (row.pending == MountRow::Pending::found) continue;
+      if (debt && debt->parked) {
+        // Only looked at: if it is gone, it is owed no more.
+        if (!table.lacks(row)) continue;
+      } else if (debt) {
+        since = debt->next_try.boot;
+        if (since > now) {
+          sooner(due.next, since);
+          continue;
+        }
+      }
+    }
+    waiting.push_back({since, row.volume});
+  }
+  std::ranges::sort(waiting);
+  for (Waiting& one : waiting) due.volumes.push_back(std::move(one.volume));
+  return {};
+}
+
+}  // namespace
+
+Result<Due> Manager::due(const Context& context) {
+  State& state = *state_;
+  Due due;
+  LateTable table;
+  DVDI_CHECK(state.read(context, "look for what is not settled", [&](Reader& reader) -> Status {
+    due = {};
+    const BootTime now = context.clock().boot();
+    DVDI_CHECK(look_at_mounts(reader, table, now, due));
+    DVDI_TRY(const auto foreigns, reader.foreigns());
+    due.books =
+        std::ranges::any_of(foreigns, [&](const ForeignRow& row) { return table.lacks(row.mount_point); });
+    const std::string& boot = state.parts.ledger.boot_id();
+    DVDI_TRY(const auto ended, reader.oldest_end(boot));
+    if (ended && (ended->boot_id != boot || now - ended->boot > remember_ended)) {
+      due.books = true;
+    } else if (ended) {
+      sooner(due.next, ended->boot + remember_ended + std::chrono::milliseconds(1));
+    }
+    return {};
+  }));
+  return due;
+}
+
+Status Manager::tidy_books(const Context& context) {
+  LateTable table;
+  return state_->write(context, "tidy the books", [&](Transaction& transaction) -> Status {
+    DVDI_TRY(const auto foreigns, transaction.foreigns());
+    for (const ForeignRow& row : foreigns) {
+      if (table.lacks(row.mount_point)) DVDI_CHECK(clear_foreign(transaction, row, context.trace_id()));
+    }
+    return forget_ended_containers(transaction);
+  });
+}
+
+Result<Settled> Manager::settle_volume(const Context& context, const VolumeKey& volume) {
+  State& state = *state_;
+  DVDI_TRY(const auto lock, state.parts.volume_locks.try_acquire(lock_name(volume)));
+  if (!lock) return Settled{.busy = true};
+  Work one(state.parts, state.policy, state.calls, context, volume);
+  DVDI_TRY(std::string sentence, one.settle_unreferenced());
+  return Settled{.sentence = std::move(sentence)};
+}
+
+const Policy& Manager::policy() const { return state_->policy; }
+
+std::vector<DriverStatus> Manager::drivers(const std::vector<std::string>& names) {
+  return state_->calls.drivers(names);
+}
+
+std::vector<CallTimes> Manager::call_times() { return state_->calls.times(); }
+
+Result<std::vector<driver::VolumeInfo>> Manager::list_volumes(const Context& context,
+                                                              const std::string& driver) {
+  return state_->calls.list(context, driver);
+}
+
+Result<driver::VolumeInfo> Manager::look_up_volume(const Context& context, const VolumeKey& volume) {
+  return state_->calls.get(context, volume, {});
+}
+
+}  // namespace dvdi::volume
