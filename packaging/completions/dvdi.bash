@@ -25,7 +25,7 @@ _dvdi_volumes() {
     local state_options
     _dvdi_state_options
     _dvdi_words "$(dvdi "${state_options[@]}" volume ls --known --format table 2>/dev/null |
-        awk 'NR > 1 && ($1 "/" $2) ~ /^[A-Za-z0-9_.\/-]+$/ { print $1 "/" $2 }')"
+        awk 'NF == 0 { exit } NR > 1 && ($1 "/" $2) ~ /^[A-Za-z0-9_.\/-]+$/ { print $1 "/" $2 }')"
 }
 
 _dvdi_containers() {
@@ -97,9 +97,12 @@ _dvdi() {
             ;;
         volume)
             case $sub in
-                "") _dvdi_words "ls inspect create rm $global" ;;
+                "") _dvdi_words "ls inspect create rm release $global" ;;
                 ls) _dvdi_words "--known $global" ;;
                 create) _dvdi_words "--option $global" ;;
+                release)
+                    if [[ $cur == -* ]]; then _dvdi_words "--yes --dry-run $global"; else _dvdi_volumes; fi
+                    ;;
                 inspect | rm)
                     if [[ $cur == -* ]]; then _dvdi_words "$global"; else _dvdi_volumes; fi
                     ;;

@@ -27,7 +27,8 @@ struct Raw {
   std::string pid, timeout;
   std::vector<std::string> environment;
   VolumeListCommand volume_list;
-  std::vector<std::string> inspect_volumes, remove_volumes, create_options;
+  std::vector<std::string> inspect_volumes, remove_volumes, release_volumes, create_options;
+  VolumeReleaseCommand release;
   std::string create_volume;
   PsCommand ps;
   InspectCommand inspect;
@@ -222,7 +223,7 @@ void define_run(CLI::App& app, Raw& raw) {
 }
 
 void define_volume(CLI::App& app, Raw& raw) {
-  CLI::App* volume = app.add_subcommand("volume", "List, show, create and remove volumes");
+  CLI::App* volume = app.add_subcommand("volume", "List, show, create, remove and release volumes");
   volume->require_subcommand(1);
   volume->footer(std::string(help::volume));
 
@@ -243,6 +244,12 @@ void define_volume(CLI::App& app, Raw& raw) {
   CLI::App* remove = volume->add_subcommand("rm", "Remove volumes and the data on them");
   remove->add_option("VOLUME", raw.remove_volumes, "DRIVER/NAME")->type_name("")->required();
   remove->footer(std::string(help::volume_rm));
+
+  CLI::App* release = volume->add_subcommand("release", "Pay an unmount that is owed, now");
+  release->add_option("VOLUME", raw.release_volumes, "DRIVER/NAME")->type_name("")->required();
+  release->add_flag("--yes,-y", raw.release.yes, "Do not ask");
+  release->add_flag("--dry-run,-n", raw.release.dry_run, "Only say what would be done");
+  release->footer(std::string(help::volume_release));
 }
 
 void define_looks(CLI::App& app, Raw& raw) {
@@ -352,6 +359,10 @@ Command command_of(const CLI::App& app, Raw& raw, std::vector<std::string> after
     return VolumeCreateCommand{volume_name(raw.create_volume), key_values(raw.create_options, "--option")};
   }
   if (name == "volume rm") return VolumeRemoveCommand{volume_names(raw.remove_volumes)};
+  if (name == "volume release") {
+    raw.release.volumes = volume_names(raw.release_volumes);
+    return std::move(raw.release);
+  }
   if (name == "ps") return raw.ps;
   if (name == "inspect") return raw.inspect;
   if (name == "events") {

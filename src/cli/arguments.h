@@ -48,6 +48,11 @@ struct VolumeCreateCommand {
 struct VolumeRemoveCommand {
   std::vector<VolumeName> volumes;
 };
+struct VolumeReleaseCommand {
+  std::vector<VolumeName> volumes;
+  bool yes = false;      // nobody is asked
+  bool dry_run = false;  // only says what it would do
+};
 struct PsCommand {
   bool all = false;
 };
@@ -75,7 +80,7 @@ struct DoctorCommand {};
 struct VersionCommand {};
 
 using Command = std::variant<RunCommand, VolumeListCommand, VolumeInspectCommand, VolumeCreateCommand,
-                             VolumeRemoveCommand, PsCommand, InspectCommand, EventsCommand,
+                             VolumeRemoveCommand, VolumeReleaseCommand, PsCommand, InspectCommand, EventsCommand,
                              EventsVerifyCommand, UsageCommand, PolicyCheckCommand, DoctorCommand, VersionCommand>;
 
 struct Arguments {

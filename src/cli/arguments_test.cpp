@@ -127,6 +127,17 @@ TEST(VolumeArguments, AreUnderstood) {
               ElementsAre(VolumeName{"local", "a"}));
 }
 
+TEST(VolumeArguments, ReleaseAsksUnlessItIsTold) {
+  auto release = command<VolumeReleaseCommand>({"volume", "release", "local/a", "rc/b"});
+  EXPECT_THAT(release.volumes, ElementsAre(VolumeName{"local", "a"}, VolumeName{"rc", "b"}));
+  EXPECT_FALSE(release.yes);
+  EXPECT_FALSE(release.dry_run);
+  release = command<VolumeReleaseCommand>({"volume", "release", "local/a", "--yes", "--dry-run"});
+  EXPECT_TRUE(release.yes);
+  EXPECT_TRUE(release.dry_run);
+  EXPECT_EQ(refused({"volume", "release"}).exit_code, 2);
+}
+
 TEST(VolumeArguments, NeedDriverAndName) {
   for (const auto* text : {"local", "local/", "/a", "/"}) {
     const Answer answer = refused({"volume", "rm", text});

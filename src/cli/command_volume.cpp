@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/json.h"
 #include "base/text.h"
 #include "base/time_text.h"
@@ -18,6 +20,40 @@ std::string owed_text(const VolumeView& view) {
 
 // What a person needs to know of a mount that is lost is that, not what the ledger calls its state.
 std::string state_text(const VolumeView& view) { return view.lost.empty() ? view.state : "lost"; }
+
+// "3h 12m ago", "in 45s"; the time as it came where it cannot be read.
+std::string ago(const std::string& time, WallTime now) {
+  const auto then = parse_time(time);
+  if (!then) return time;
+  return human_duration(std::max(0.0, std::chrono::duration<double>(now - *then).count())) + " ago";
+}
+
+std::string next_try(const VolumeView::Debt& debt, WallTime now) {
+  if (debt.parked) return "parked";
+  const auto then = parse_time(debt.next_try);
+  if (!then) return debt.next_try;
+  if (*then <= now) return "due";
+  return "in " + human_duration(std::chrono::duration<double>(*then - now).count());
+}
+
+// What a person should do something about, below the table of all: what is owed, and who else is there.
+std::string worries(const std::vector<VolumeView>& volumes, WallTime now, std::optional<std::size_t> width) {
+  Table owed({{"OWED"}, {"SINCE"}, {"TRIES", Table::Align::right}, {"NEXT TRY"}, {"WHY"}});
+  Table foreign({{"HELD BY OTHERS"}, {"SINCE"}, {"WHY"}});
+  for (const VolumeView& one : volumes) {
+    const std::string name = one.driver + "/" + one.name;
+    if (one.owed) {
+      owed.add({name, ago(one.owed->since, now), fmt::format("{}", one.owed->attempts),
+                next_try(*one.owed, now), one.owed->last_error});
+    }
+    if (!one.foreign_since.empty()) foreign.add({name, ago(one.foreign_since, now), one.foreign_evidence});
+  }
+  std::string out;
+  for (const Table* table : {&owed, &foreign}) {
+    if (!table->empty()) out += "\n" + table->render(width);
+  }
+  return out;
+}
 
 std::string or_dash(const std::string& text) { return text.empty() ? "-" : text; }
 
@@ -78,6 +114,7 @@ Result<int> volume_list(const Context& context, Api& api, const VolumeListComman
                owed_text(one), one.foreign_since.empty() ? "-" : "yes", or_dash(one.mount_point)});
   }
   DVDI_CHECK(screen.out.write(table.render(screen.width)));
+  DVDI_CHECK(screen.out.write(worries(found.volumes, context.clock().wall(), screen.width)));
   return 0;
 }
 

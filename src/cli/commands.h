@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <optional>
+#include <string>
 
 #include "cli/arguments.h"
 #include "cli/output.h"
@@ -27,6 +29,12 @@ Result<int> volume_create(const Context& context, Api& api, const VolumeCreateCo
 // Goes on after a volume that cannot be removed; each error is said where it happens.
 Result<int> volume_remove(const Context& context, Api& api, const VolumeRemoveCommand& command,
                           Screen& screen);
+
+// Asks a person: nullopt where there is none to ask.
+using Confirm = std::function<std::optional<bool>(const std::string& question)>;
+// Goes on after a volume that cannot be released, or that is left as it is.
+Result<int> volume_release(const Context& context, Api& api, const VolumeReleaseCommand& command,
+                           Screen& screen, const Confirm& confirm);
 
 Result<int> ps(const Context& context, Api& api, const PsCommand& command, Screen& screen);
 Result<int> inspect(const Context& context, Api& api, const InspectCommand& command, Screen& screen);

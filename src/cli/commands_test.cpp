@@ -22,6 +22,7 @@ using testing::AllOf;
 using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::IsEmpty;
 using testing::Not;
 
 EventView event(std::uint64_t sequence, const std::string& time, const std::string& more = "") {
@@ -168,6 +169,95 @@ TEST_F(CommandsTest, VolumeRemoveGoesOnAfterAFailure) {
   ASSERT_TRUE(volume_remove(context_, api_, {.volumes = {{"rc", "held"}, {"rc", "free"}}}, json()));
   EXPECT_THAT(written(), AllOf(HasSubstr(R"("removed":[{"driver":"rc","name":"free"}])"),
                                HasSubstr(R"("failed":[{"driver":"rc","name":"held","error":{"code":)")));
+}
+
+TEST_F(CommandsTest, VolumeListSaysWhatIsOwedSinceWhenAndWhyIn80Columns) {
+  VolumeView view = mounted_volume();
+  const WallTime now = context_.clock().wall();
+  view.owed->since = rfc3339(now - std::chrono::hours(3));
+  view.owed->next_try = rfc3339(now + std::chrono::minutes(10));
+  view.owed->last_error = std::string(200, 'x');
+  view.foreign_since = rfc3339(now - std::chrono::hours(50));
+  VolumeView parked = view;
+  parked.name = "w";
+  parked.owed->parked = true;
+  parked.foreign_since.clear();
+  scene_.volumes.volumes = {view, parked};
+  ASSERT_TRUE(volume_list(context_, api_, {}, table(80)));
+  const std::string text = written();
+  EXPECT_THAT(text, HasSubstr("\n\nOWED"));
+  EXPECT_THAT(text, HasSubstr("rc/v  3h 0m ago"));
+  EXPECT_THAT(text, HasSubstr("in 9m"));
+  EXPECT_THAT(text, HasSubstr("parked"));
+  EXPECT_THAT(text, HasSubstr("\n\nHELD BY OTHERS"));
+  EXPECT_THAT(text, HasSubstr("2d 2h ago"));
+  for (std::size_t at = 0; at < text.size();) {
+    const auto end = text.find('\n', at);
+    std::string line = text.substr(at, end - at);
+    for (auto dots = line.find("…"); dots != std::string::npos; dots = line.find("…"))
+      line.replace(dots, 3, ".");
+    EXPECT_LE(line.size(), 80U) << line;
+    at = end + 1;
+  }
+}
+
+TEST_F(CommandsTest, VolumeReleaseSaysWhatItWillDoAndAsks) {
+  scene_.release = volume::Release{.steps = {"first", "second"}, .done = false, .left = "busy"};
+  std::vector<std::string> asked;
+  const auto no = [&](const std::string& question) -> std::optional<bool> {
+    if (!question.empty()) asked.push_back(question);
+    return false;
+  };
+  const VolumeReleaseCommand command{.volumes = {{"rc", "a"}}};
+  testing::internal::CaptureStderr();
+  auto code = volume_release(context_, api_, command, table(), no);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("rc/a: left as it is"));
+  ASSERT_TRUE(code);
+  EXPECT_EQ(*code, 1);
+  EXPECT_THAT(asked, ElementsAre("Release rc/a?"));
+  EXPECT_THAT(scene_.calls, ElementsAre("would release rc/a"));
+  EXPECT_THAT(written(), HasSubstr("rc/a\n  1. first\n  2. second\n"));
+
+  testing::internal::CaptureStderr();
+  code = volume_release(context_, api_, command, table(), [](const std::string&) { return true; });
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("rc/a: busy"));
+  ASSERT_TRUE(code);
+  EXPECT_EQ(*code, 1) << "something is left";
+  EXPECT_EQ(scene_.calls.back(), "release rc/a");
+}
+
+TEST_F(CommandsTest, VolumeReleaseWithNobodyToAskNeedsYes) {
+  scene_.release = volume::Release{.steps = {"first"}, .done = false, .left = {}};
+  const auto nobody = [](const std::string&) -> std::optional<bool> { return std::nullopt; };
+  testing::internal::CaptureStderr();
+  auto code = volume_release(context_, api_, {.volumes = {{"rc", "a"}}}, table(), nobody);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("--yes"));
+  ASSERT_TRUE(code);
+  EXPECT_EQ(*code, 2);
+  EXPECT_THAT(scene_.calls, IsEmpty());
+
+  code = volume_release(context_, api_, {.volumes = {{"rc", "a"}}, .yes = false, .dry_run = true}, json(),
+                        nobody);
+  ASSERT_TRUE(code);
+  EXPECT_EQ(*code, 0);
+  EXPECT_THAT(scene_.calls, ElementsAre("would release rc/a"));
+  EXPECT_EQ(
+      written(),
+      R"({"dry_run":true,"released":[{"driver":"rc","name":"a","steps":["first"],"done":false,"left":null}],)"
+      R"("failed":[]})"
+      "\n");
+}
+
+TEST_F(CommandsTest, VolumeReleaseShowsWhatFailed) {
+  scene_.release = Error{.code = Code::failed_precondition, .message = "run/c1 uses it"};
+  const auto nobody = [](const std::string&) -> std::optional<bool> { return std::nullopt; };
+  const auto code =
+      volume_release(context_, api_, {.volumes = {{"rc", "a"}, {"rc", "b"}}, .yes = true}, json(), nobody);
+  ASSERT_TRUE(code);
+  EXPECT_EQ(*code, 1);
+  EXPECT_THAT(scene_.calls, ElementsAre("would release rc/a", "would release rc/b"));
+  EXPECT_THAT(written(), AllOf(HasSubstr(R"("released":[])"),
+                               HasSubstr(R"("failed":[{"driver":"rc","name":"a","error":{"code":)")));
 }
 
 ContainerView a_container() {

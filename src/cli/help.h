@@ -34,7 +34,8 @@ inline constexpr std::string_view volume =
   dvdi volume ls
   dvdi volume inspect local/data
   dvdi volume create local/data --option type=image --option size=1G
-  dvdi volume rm local/data)";
+  dvdi volume rm local/data
+  dvdi volume release local/data)";
 
 inline constexpr std::string_view volume_ls =
     R"(Volumes of this node and, as far as drivers list them, those that are not mounted here.
@@ -61,6 +62,16 @@ inline constexpr std::string_view volume_rm =
 Examples:
   dvdi volume rm local/data
   dvdi volume rm rc/a rc/b)";
+
+inline constexpr std::string_view volume_release =
+    R"(Says what is known and what it will do, asks, and makes one attempt at once, whatever the wait
+says; a parked debt is tried again from the first attempt on. Also takes away a mount that nobody
+refers to. Refused while a container uses the volume. Exit code 1: something of it is left.
+
+Examples:
+  dvdi volume release rc/a
+  dvdi volume release rc/a --dry-run
+  dvdi volume release rc/a rc/b --yes --format json)";
 
 inline constexpr std::string_view ps =
     R"(Examples:

@@ -154,6 +154,9 @@ class Program {
     if (const auto* command = std::get_if<VolumeRemoveCommand>(&any)) {
       return volume_remove(context, api, *command, screen);
     }
+    if (const auto* command = std::get_if<VolumeReleaseCommand>(&any)) {
+      return volume_release(context, api, *command, screen, ask);
+    }
     if (const auto* command = std::get_if<PsCommand>(&any)) return ps(context, api, *command, screen);
     if (const auto* command = std::get_if<InspectCommand>(&any))
       return inspect(context, api, *command, screen);

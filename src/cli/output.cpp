@@ -7,6 +7,7 @@
 #include <cerrno>
 
 #include "base/json.h"
+#include "base/text.h"
 #include "daemon/wire.h"
 
 namespace dvdi::cli {
@@ -62,6 +63,21 @@ bool Output::reader_gone() {
     if (poll(&state, 1, 0) == 1 && (state.revents & POLLERR) != 0) reader_gone_ = true;
   }
   return reader_gone_;
+}
+
+std::optional<bool> ask(const std::string& question) {
+  if (::isatty(STDIN_FILENO) == 0 || ::isatty(STDERR_FILENO) == 0) return std::nullopt;
+  if (question.empty()) return false;
+  write_all(STDERR_FILENO, fmt::format("{} [y/N] ", printable(question)));
+  std::string answer;
+  char c = 0;
+  while (answer.size() < 100) {
+    const ssize_t got = ::read(STDIN_FILENO, &c, 1);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0 || c == '\n') break;
+    answer += c;
+  }
+  return answer == "y" || answer == "Y" || answer == "yes";
 }
 
 void say(std::string_view text) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <boost/json/fwd.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -29,6 +30,10 @@ class Output {
 
 // "dvdi: TEXT" to standard error, each line of it. Failures are ignored: there is nobody left to tell.
 void say(std::string_view text);
+
+// Writes the question to standard error and reads the answer from standard input: yes or y, anything else is
+// no. nullopt where one of them is no terminal. An empty question only looks for the terminal.
+std::optional<bool> ask(const std::string& question);
 
 // As `say`; with Format::json as one line {"error": {…}}.
 void say_error(const Error& error, Format format);
