@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include "linux/holders.h"
+#include "linux/served_mount.h"
 #include "volume/books.h"
 #include "volume/manager_state.h"
 #include "volume/work.h"
@@ -114,6 +115,9 @@ std::vector<std::string> plan(const Context& context, const VolumeKey& volume, c
   const Duration most = policy.deadline(volume.driver, driver::Operation::unmount);
   steps.push_back(fmt::format("call the driver's Unmount with that mount id, once, for at most {} s",
                               std::chrono::ceil<std::chrono::seconds>(most).count()));
+  if (row.identity && has_server(row.identity->fs_type)) {
+    steps.push_back("if the driver leaves the mount behind and its server is gone, detach the dead mount");
+  }
   steps.push_back(
       "look at the kernel's mount table: if the mount is gone, nothing is owed any more; if not, it stays "
       "owed, is not parked, and its attempts count anew");
