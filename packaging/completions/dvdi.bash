@@ -14,7 +14,7 @@ _dvdi_state_options() {
     local i
     for ((i = 1; i < cword; i++)); do
         case ${words[i]} in
-            --state-dir | --config) state_options+=("${words[i]}" "${words[i + 1]}") ;;
+            --state-dir | --config | --socket) state_options+=("${words[i]}" "${words[i + 1]}") ;;
             --) break ;;
         esac
     done
@@ -44,7 +44,7 @@ _dvdi() {
     cword=${#words[@]}
     previous=${words[cword - 1]}
     words+=("$cur")
-    local global="--state-dir --config --format --help"
+    local global="--state-dir --config --socket --format --help"
     local command="" sub="" i
     COMPREPLY=()
 
@@ -59,7 +59,7 @@ _dvdi() {
                 fi
                 return
                 ;;
-            --state-dir | --config | --format | --volume | -V | --user | -u | --rootfs | --directory | --id | --pid | \
+            --state-dir | --config | --socket | --format | --volume | -V | --user | -u | --rootfs | --directory | --id | --pid | \
                 --env | -e | --timeout | --since | --until | --by | --option | -o | --as | --role | --principal)
                 ((i++))
                 ;;
@@ -80,13 +80,13 @@ _dvdi() {
         --pid) _dvdi_words "host"; return ;;
         --user | -u | --as) mapfile -t COMPREPLY < <(compgen -u -- "$cur"); return ;;
         --state-dir | --rootfs | --directory) _dvdi_files -d; return ;;
-        --config) _dvdi_files -f; return ;;
+        --config | --socket) _dvdi_files -f; return ;;
         --volume | -V | --id | --env | -e | --timeout | --since | --until | --option | -o | --role | --principal) return ;;
     esac
 
     case $command in
         "")
-            _dvdi_words "run volume ps inspect events usage policy doctor version $global --version"
+            _dvdi_words "run volume ps inspect events usage policy config doctor version $global --version"
             ;;
         run)
             if [[ $cur == -* || -n $sub ]]; then
@@ -124,6 +124,12 @@ _dvdi() {
             else
                 _dvdi_files -f
             fi
+            ;;
+        config)
+            case $sub in
+                "") _dvdi_words "check $global" ;;
+                check) if [[ $cur == -* ]]; then _dvdi_words "$global"; else _dvdi_files -f; fi ;;
+            esac
             ;;
         doctor | version) _dvdi_words "$global" ;;
     esac
