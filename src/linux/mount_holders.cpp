@@ -19,6 +19,7 @@
 
 #include "base/text.h"
 #include "linux/fd.h"
+#include "linux/machine.h"
 #include "linux/mount_index.h"
 
 namespace dvdi {
@@ -270,7 +271,8 @@ Result<std::uint64_t> mount_namespace_of(pid_t pid) {
 Result<std::vector<MountHolder>> find_mount_holders(
     const Context& context, const std::vector<MountedTree>& trees,
     const std::function<bool(std::size_t, std::uint64_t)>& ignore) {
-  if (trees.empty()) return std::vector<MountHolder>();
+  // A simulated machine has one mount namespace.
+  if (trees.empty() || simulated_machine() != nullptr) return std::vector<MountHolder>(trees.size());
   DVDI_TRY(const auto own, read_namespace("/proc/self/ns/mnt"));
   DVDI_TRY(const MountTable table, MountTable::read());
   Search search(trees, table, ignore);

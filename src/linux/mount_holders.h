@@ -31,11 +31,11 @@ struct MountHolder {
 // The number of a process's mount namespace. not_found where there is no such process.
 Result<std::uint64_t> mount_namespace_of(pid_t pid);
 
-// For each tree one holder in another mount namespace than this process's own, with an empty `program` and pid
-// 0 where there is none. A mount of a folder of the tree counts, too. A copy that came by propagation and lies
-// on the same place does not: it goes when ours goes, and a process that is busy in it keeps ours. Namespaces
-// for which `ignore` says so do not count for that tree. Touches only /proc, so it does not block. An error
-// where anything could not be looked at: then nothing is proved.
+// For each tree one holder in another mount namespace than this process's own, with an empty `program` and
+// pid 0 where there is none. A mount of a folder of the tree counts, too. A copy that came by propagation and
+// lies on the same place does not: it goes when ours goes, and a process that is busy in it keeps ours.
+// Namespaces for which `ignore` says so do not count for that tree. Touches only /proc, so it does not block.
+// An error where anything could not be looked at: then nothing is proved.
 Result<std::vector<MountHolder>> find_mount_holders(
     const Context& context, const std::vector<MountedTree>& trees,
     const std::function<bool(std::size_t tree, std::uint64_t mount_namespace)>& ignore = {});

@@ -20,7 +20,8 @@ Status forget_ended_containers(Transaction& transaction);
 // conflict if somebody else has the volume exclusively, or has it at all and `request` is exclusive.
 Status refer(Transaction& transaction, const ContainerRow& container, const Request& request,
              const std::string& trace_id);
-// As refer(), for a container that has the volume already, whoever else has it. It has no reference to it yet.
+// As refer(), for a container that has the volume already, whoever else has it. It has no reference to it
+// yet.
 Status add_reference(Transaction& transaction, const ContainerRow& container, const Request& request,
                      const std::string& trace_id);
 Status unrefer(Transaction& transaction, const ContainerRow& container, const ReferenceRow& reference,

@@ -174,6 +174,7 @@ class InterruptingClock final : public Clock {
 
 // A container that finds the volume mounted uses it, and does not wait for the lock that the settling has.
 TEST_F(DueTest, AMountThatAContainerBeginsToUseIsNotTakenDown) {
+  const std::unique_ptr<Ledger> other = *Ledger::open(Context(), folder + "/state.db");
   for (unsigned nth = 1; nth <= 8; ++nth) {
     const std::string name = "v" + std::to_string(nth);
     const std::string id = "c" + std::to_string(nth);
@@ -185,11 +186,14 @@ TEST_F(DueTest, AMountThatAContainerBeginsToUseIsNotTakenDown) {
     put([&](Transaction& transaction) { return transaction.erase_reference(container(id), volume(name)); });
     bool uses_it = false;
     const InterruptingClock interrupting(clock, nth, [&] {
-      put([&](Transaction& transaction) -> Status {
+      // Where the settling is just writing, this comes too late and fails.
+      const Context at_once = Context().with_timeout(std::chrono::milliseconds(20));
+      const auto used = other->write(at_once, "test", [&](Transaction& transaction) -> Status {
         DVDI_TRY(const auto now, transaction.mount(volume(name)));
-        uses_it = now && now->state == MountState::mounted;
-        return uses_it ? reference(transaction) : Status();
+        if (!now || now->state != MountState::mounted) return Error{.message = "not mounted"};
+        return reference(transaction);
       });
+      uses_it = used.has_value();
     });
     const auto settled = manager->settle_volume(Context(interrupting).with_timeout(minutes(1)), volume(name));
     ASSERT_TRUE(settled) << settled.error().text();

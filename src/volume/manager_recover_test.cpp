@@ -318,6 +318,18 @@ TEST_F(ManagerRecover, LiveContainersThatTheLedgerDoesNotKnowComeBack) {
   expect_nothing_left();
 }
 
+TEST_F(ManagerRecover, AListThatIsOlderThanACleanupBringsNothingBack) {
+  prepare("c", {want("a")});
+  ASSERT_TRUE(manager->release(context(), key("c"), ""));
+  RecoverRequest request{.owner = agent};
+  request.live.push_back({.id = "c", .volumes = {want("a")}});
+  const Recovered recovered = recover_request(request);
+  ASSERT_THAT(recovered.missing, SizeIs(1));
+  EXPECT_THAT(recovered.missing[0].reason, HasSubstr("cleaned up"));
+  EXPECT_EQ(state_of("c"), ContainerState::ended);
+  expect_nothing_left();
+}
+
 // A driver that hangs: the books are right all the same, and another driver's volume is unmounted.
 TEST_F(ManagerRecover, ADriverThatHangsDoesNotHoldUpRecovery) {
   auto other = add_driver("other");

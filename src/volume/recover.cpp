@@ -220,6 +220,14 @@ Status Recovery::take_in(Transaction& transaction, const LiveContainer& live, co
   DVDI_TRY(const auto before, transaction.container(row.key));
   if (before && before->state != ContainerState::ended && before->state != ContainerState::cleaning)
     return {};
+  if (before) {
+    // Not forgotten but cleaned up, as somebody asked: the list is older than that.
+    for (const Request& request : live.volumes) {
+      missing.push_back(
+          {live.id, request.volume.driver, request.volume.name, "the container was cleaned up already"});
+    }
+    return {};
+  }
   DVDI_CHECK(change_container(transaction, row, ContainerState::running, context_.trace_id(),
                               "its owner says that it lives, and the ledger did not know it"));
   std::set<VolumeKey> once;

@@ -120,7 +120,7 @@ std::vector<std::string> plan(const Context& context, const VolumeKey& volume, c
   }
   steps.push_back(
       "look at the kernel's mount table: if the mount is gone, nothing is owed any more; if not, it stays "
-      "owed, is not parked, and its attempts count anew");
+      "owed and its attempts count anew");
   return steps;
 }
 
