@@ -36,6 +36,7 @@ struct Raw {
   std::string events_since;
   UsageCommand usage;
   std::string usage_since, usage_until;
+  std::string config_file;
   PolicyCheckCommand policy_check;
 };
 
@@ -305,6 +306,14 @@ void define_looks(CLI::App& app, Raw& raw) {
 
   app.add_subcommand("doctor", "Can this machine do it, and is the state healthy?")
       ->footer(std::string(help::doctor));
+  CLI::App* config = app.add_subcommand("config", "Look at the configuration");
+  config->require_subcommand(1);
+  config->footer(std::string(help::config));
+  CLI::App* config_check =
+      config->add_subcommand("check", "Is a configuration right, and what does it lead to?");
+  config_check->add_option("FILE", raw.config_file, "The file (default: as for every command)")
+      ->type_name("");
+  config_check->footer(std::string(help::config_check));
   app.add_subcommand("version", "Show the version")->footer(std::string(help::version));
 }
 
@@ -319,6 +328,10 @@ void define(CLI::App& app, Raw& raw) {
   app.add_option("--config", raw.common.config_file,
                  "Configuration file (default: $DVDI_CONFIG, /etc/dvdi/dvdi.toml)")
       ->type_name("FILE");
+  app.add_option("--socket", raw.common.socket,
+                 "Where the daemon listens (default: $DVDI_SOCKET, the configuration, /run/dvdi/dvdid.sock); "
+                 "`none`: work without a daemon")
+      ->type_name("PATH");
   app.add_option("--format", raw.format, "table, or json for programs")
       ->check(CLI::IsMember({"table", "json"}))
       ->capture_default_str();
@@ -383,6 +396,10 @@ Command command_of(const CLI::App& app, Raw& raw, std::vector<std::string> after
   }
   if (name == "policy check") return std::move(raw.policy_check);
   if (name == "doctor") return DoctorCommand{};
+  if (name == "config check") {
+    if (!raw.config_file.empty()) raw.common.config_file = raw.config_file;
+    return ConfigCheckCommand{};
+  }
   return VersionCommand{};
 }
 

@@ -77,15 +77,18 @@ struct PolicyCheckCommand {
   std::optional<std::string> role, principal;
 };
 struct DoctorCommand {};
+struct ConfigCheckCommand {};
 struct VersionCommand {};
 
 using Command = std::variant<RunCommand, VolumeListCommand, VolumeInspectCommand, VolumeCreateCommand,
-                             VolumeRemoveCommand, VolumeReleaseCommand, PsCommand, InspectCommand, EventsCommand,
-                             EventsVerifyCommand, UsageCommand, PolicyCheckCommand, DoctorCommand, VersionCommand>;
+                             VolumeRemoveCommand, VolumeReleaseCommand, PsCommand, InspectCommand,
+                             EventsCommand, EventsVerifyCommand, UsageCommand, PolicyCheckCommand,
+                             DoctorCommand, ConfigCheckCommand, VersionCommand>;
 
 struct Arguments {
   std::string state_dir;    // "": not given
   std::string config_file;  // "": not given
+  std::string socket;       // "": not given; "none": without a daemon
   Format format = Format::table;
   Command command;
 };

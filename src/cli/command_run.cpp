@@ -6,13 +6,17 @@
 #include <optional>
 #include <stop_token>
 
+#include "base/random.h"
+#include "base/sync.h"
 #include "base/text.h"
 #include "cli/interrupt.h"
+#include "daemon/client.h"
 
 namespace dvdi::cli {
 
 namespace {
 
+constexpr Duration between_tries = std::chrono::milliseconds(50);
 constexpr Duration isolate_timeout = std::chrono::seconds(30);
 // Longer than one unmount may take by default: what was begun is better finished than owed.
 constexpr Duration cleanup_timeout = std::chrono::minutes(15);
@@ -28,7 +32,17 @@ class Run {
  public:
   Run(const Context& context, const RunCommand& command, const v1::ContainerRequest& request,
       const RunServices& services)
-      : context_(context), command_(command), request_(request), services_(services) {}
+      : context_(context), command_(command), request_(request), services_(services) {
+    // Chosen here, so that a prepare that is repeated is the same one.
+    if (!request_.has_container_id()) request_.mutable_container_id()->set_value(random_uuid());
+    // What the task runs and with which environment is nobody's business but ours.
+    command_info_.Swap(request_.mutable_command());
+    if (!command_info_.user().empty()) {
+      request_.mutable_command()->set_user(command_info_.user());
+    } else {
+      request_.clear_command();
+    }
+  }
 
   int run() {
     for (const std::string& warning : request_.warnings()) services_.say("warning: " + warning);
@@ -63,10 +77,25 @@ class Run {
     return done;
   }
 
+  // A step of ours, asked of whoever has the state directory at the moment. A daemon that goes away in the
+  // middle is no failure: each step may be repeated, with the next daemon or without one.
+  template <class Step>
+  auto ask(const Context& context, bool settle, Step step) -> decltype(step(std::declval<Api&>())) {
+    for (;;) {
+      if (api_ == nullptr) {
+        DVDI_TRY(api_, services_.open(context, settle));
+        for (const std::string& notice : api_->notices()) services_.say(notice);
+      }
+      auto result = step(*api_);
+      if (result || !daemon_is_away(result.error())) return result;
+      api_.reset();
+      if (!pause(context, between_tries, "wait for the daemon")) return result;
+    }
+  }
+
   Status prepare(const Context& context) {
-    DVDI_TRY(api_, services_.open(context, true));
-    for (const std::string& notice : api_->notices()) services_.say(notice);
-    DVDI_TRY(prepared_, api_->prepare(context, {.owner = "run"}, request_));
+    DVDI_TRY(prepared_,
+             ask(context, true, [&](Api& api) { return api.prepare(context, {.owner = "run"}, request_); }));
     if (command_.verbose) {
       services_.say(fmt::format("container {} is prepared, {} mounts", prepared_.key.id,
                                 prepared_.launch.mounts_size()));
@@ -77,15 +106,17 @@ class Run {
   int launch() {
     launcher::Task task;
     task.launch = prepared_.launch;
-    task.command = request_.command();
-    task.user = request_.command().user();
+    task.command = command_info_;
+    task.user = command_info_.user();
     task.host_pid = command_.host_pid;
     task.foreign_mount_points = prepared_.foreign_mount_points;
     task.inherit_environment = command_.inherit_environment;
 
     bool isolated = true;
     const Result<int> ended = services_.launch(context_, task, [&](pid_t pid) -> Status {
-      Status status = api_->isolate(context_.detached(isolate_timeout), prepared_.key, pid, true);
+      const Context bounded = context_.detached(isolate_timeout);
+      Status status =
+          ask(bounded, false, [&](Api& api) { return api.isolate(bounded, prepared_.key, pid, true); });
       if (status) {
         api_.reset();
         return {};
@@ -132,19 +163,19 @@ class Run {
 
   Result<std::vector<isolator::Owed>> release(const Context& context) {
     // Settling what others left is for the start of a command: here it would only delay.
-    if (api_ == nullptr) {
-      DVDI_TRY(api_, services_.open(context, false));
-    }
-    // A cleanup of what is not known succeeds: here that would hide that somebody moved the state away
-    // meanwhile.
-    if (auto known = api_->container(context, prepared_.key.text()); !known)
-      return fail(std::move(known).error());
-    return api_->cleanup(context, prepared_.key);
+    return ask(context, false, [&](Api& api) -> Result<std::vector<isolator::Owed>> {
+      // A cleanup of what is not known succeeds: here that would hide that somebody moved the state away
+      // meanwhile.
+      if (auto known = api.container(context, prepared_.key.text()); !known)
+        return fail(std::move(known).error());
+      return api.cleanup(context, prepared_.key);
+    });
   }
 
   const Context& context_;
   const RunCommand& command_;
-  const v1::ContainerRequest& request_;
+  v1::ContainerRequest request_;  // without its command
+  v1::CommandInfo command_info_;
   const RunServices& services_;
   std::unique_ptr<Api> api_;
   Api::Prepared prepared_;

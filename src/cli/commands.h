@@ -45,6 +45,7 @@ Result<int> events_verify(const Context& context, Api& api, Screen& screen);
 
 Result<int> usage(const Context& context, Api& api, const UsageCommand& command, Screen& screen);
 
+Result<int> config_check(const Result<ConfigReport>& report, Screen& screen);
 // Exit code 1 where the request is denied.
 Result<int> policy_check(const PolicyAnswer& answer, Screen& screen);
 

@@ -455,13 +455,14 @@ TEST_F(CommandsTest, APolicysRefusalOfACallerIsExplained) {
 
 TEST_F(CommandsTest, APolicysDecisionAsJsonIsExact) {
   EXPECT_EQ(*policy_check(denied_answer(), json()), 1);
-  EXPECT_EQ(written(),
-            R"({"allowed":false,"caller":"root","owner":"run","user":"root","role":"web","principal":"team",)"
-            R"("framework":null,"access":null,"volumes":[{"volume":"local/a","allowed":true,"rule":"web","line":7,)"
-            R"("why":"rule 'web' (line 7) allows it","passed_over":[{"rule":"rule 'no' (line 2)",)"
-            R"("why":"it is about host paths only"}]},{"volume":"nfs/b","allowed":false,"rule":null,"line":null,)"
-            R"("why":"no rule is about it","passed_over":[]}]})"
-            "\n");
+  EXPECT_EQ(
+      written(),
+      R"j({"allowed":false,"caller":"root","owner":"run","user":"root","role":"web","principal":"team",)j"
+      R"j("framework":null,"access":null,"volumes":[{"volume":"local/a","allowed":true,"rule":"web","line":7,)j"
+      R"j("why":"rule 'web' (line 7) allows it","passed_over":[{"rule":"rule 'no' (line 2)",)j"
+      R"j("why":"it is about host paths only"}]},{"volume":"nfs/b","allowed":false,"rule":null,"line":null,)j"
+      R"j("why":"no rule is about it","passed_over":[]}]})j"
+      "\n");
   PolicyAnswer allowed{.allowed = true};
   EXPECT_EQ(*policy_check(allowed, json()), 0);
 }

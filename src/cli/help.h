@@ -129,6 +129,20 @@ Examples:
   dvdi doctor
   dvdi doctor --format json | jq '.findings[] | select(.level == "problem")')";
 
+inline constexpr std::string_view config =
+    R"(Examples:
+  dvdi config check
+  dvdi config check ./dvdi.toml)";
+
+inline constexpr std::string_view config_check =
+    R"(Reads the configuration as dvdi and dvdid do, and the policy file that it names. Changes nothing. Exit code 1: it
+is wrong; the message names file, line and key.
+
+Examples:
+  dvdi config check
+  dvdi config check ./dvdi.toml
+  dvdi config check --format json | jq -r .settings.state_dir)";
+
 inline constexpr std::string_view version =
     R"(Examples:
   dvdi version

@@ -107,6 +107,9 @@ class Program {
 
   Result<int> perform(Screen& screen) {
     if (std::holds_alternative<VersionCommand>(arguments_.command)) return version(screen);
+    if (std::holds_alternative<ConfigCheckCommand>(arguments_.command)) {
+      return config_check(check_config(options(false)), screen);
+    }
     DVDI_TRY(const auto helpers, HelperPool::start());
     const Context bounded = context_.with_timeout(command_timeout);
     if (const auto* command = std::get_if<PolicyCheckCommand>(&arguments_.command)) {
@@ -164,7 +167,10 @@ class Program {
   }
 
   OpenOptions options(bool settle) const {
-    return {.state_dir = arguments_.state_dir, .config_file = arguments_.config_file, .settle = settle};
+    return {.state_dir = arguments_.state_dir,
+            .config_file = arguments_.config_file,
+            .socket = arguments_.socket,
+            .settle = settle};
   }
 
   Arguments arguments_;

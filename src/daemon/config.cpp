@@ -65,6 +65,14 @@ Status read_root(Table& root, Config& config) {
   using std::chrono::milliseconds;
   volume::Policy& volumes = config.volumes;
   DVDI_CHECK(root.path_of_folder("state_dir", config.state_dir));
+  config.state_dir_chosen = config.state_dir != Config().state_dir;
+  DVDI_CHECK(root.path_of_folder("socket", config.socket));
+  DVDI_CHECK(root.duration("drain_timeout", config.drain_timeout, Duration::zero(), hours(24)));
+  DVDI_CHECK(root.table("agent", [&](Table& table) -> Status {
+    DVDI_CHECK(table.flag("environment_volumes", config.agent.environment));
+    DVDI_CHECK(table.flag("csi_volumes_elsewhere", config.agent.csi_volumes_elsewhere));
+    return table.text("default_driver", config.agent.default_driver);
+  }));
   DVDI_CHECK(root.duration("settle_budget", config.settle_budget, Duration::zero(), hours(1)));
   DVDI_CHECK(root.path_of_folder("sandbox_in_container", config.sandbox_in_container));
   DVDI_CHECK(root.table("access", [&](Table& table) -> Status {
@@ -111,30 +119,45 @@ std::string environment(const char* name) {
 
 }  // namespace
 
-Result<Config> parse_config(const std::string& text, const std::string& file_name) {
-  const TomlFile file{.name = file_name, .hint = "docs/configuration.md lists every key"};
+Result<Config> parse_config(const std::string& text, const std::string& file_name, TomlTrace* trace) {
+  const TomlFile file{.name = file_name, .hint = "docs/configuration.md lists every key", .trace = trace};
   Config config;
   DVDI_CHECK(read_toml(text, file, [&](Table& root) { return read_root(root, config); }));
   return config;
 }
 
-Result<Config> load_config(const std::string& file, const std::string& state_dir) {
-  constexpr std::string_view usual = "/etc/dvdi/dvdi.toml";
+std::string config_path(const std::string& file) {
+  const std::string usual = "/etc/dvdi/dvdi.toml";
   std::string path = file.empty() ? environment("DVDI_CONFIG") : file;
-  if (path.empty() && ::access(std::string(usual).c_str(), F_OK) == 0) path = usual;
+  if (path.empty() && ::access(usual.c_str(), F_OK) == 0) path = usual;
+  return path;
+}
+
+Result<Config> load_config(const std::string& file, const std::string& state_dir) {
+  const std::string path = config_path(file);
   Config config;
   if (!path.empty()) {
     DVDI_TRY(const std::string text, read_text_file(path, "the configuration", max_config_bytes));
     DVDI_TRY(config, parse_config(text, path));
   }
   const std::string given = state_dir.empty() ? environment("DVDI_STATE_DIR") : state_dir;
-  if (!given.empty()) config.state_dir = given;
+  if (!given.empty()) {
+    config.state_dir = given;
+    config.state_dir_chosen = true;
+  }
   std::error_code error;
   const auto absolute = std::filesystem::absolute(config.state_dir, error).lexically_normal();
   if (error) return os_error(fmt::format("find the state directory {}", config.state_dir), error.value());
   config.state_dir = absolute.string();
   while (config.state_dir.size() > 1 && config.state_dir.back() == '/') config.state_dir.pop_back();
   return config;
+}
+
+SocketChoice choose_socket(const Config& config, const std::string& given) {
+  if (!given.empty()) return {.path = given, .chosen = true};
+  if (std::string path = environment("DVDI_SOCKET"); !path.empty())
+    return {.path = std::move(path), .chosen = true};
+  return {.path = config.socket, .chosen = false};
 }
 
 }  // namespace dvdi

@@ -63,6 +63,9 @@ class Engine final : public Api, private isolator::Books {
   Result<std::vector<UsageRow>> usage(const Context& context, const UsageQuery& query) override;
   std::vector<std::string> notices() override { return notices_; }
 
+  // For what the host of this engine does without a caller (Reconciler).
+  volume::Manager& manager() { return *volumes_; }
+  Ledger& ledger() { return *ledger_; }
   // The policy, and the record of what was refused: also for refusals of whoever hosts this engine.
   Admission& admission() { return *admission_; }
 

@@ -14,11 +14,12 @@ namespace dvdi {
 struct OpenOptions {
   std::string state_dir;    // "": DVDI_STATE_DIR, the configuration, /var/lib/dvdi
   std::string config_file;  // "": DVDI_CONFIG, else /etc/dvdi/dvdi.toml if there is one
+  std::string socket;       // "": DVDI_SOCKET, the configuration; "none": no daemon
   bool settle = true;       // settle what killed commands left behind
 };
 
-// The engine inside this process. It holds engine.lock shared until it is destroyed. `helpers` must outlive
-// it.
+// The daemon, if one listens for that state directory; else the engine inside this process, which holds
+// engine.lock shared until it is destroyed. `helpers` must outlive it.
 Result<std::unique_ptr<Api>> open_api(const Context& context, const OpenOptions& options,
                                       HelperPool& helpers);
 
@@ -29,6 +30,15 @@ struct Finding {
   std::string text;     // what was found
   std::string advice;   // what to do, "" for ok
 };
+// What `dvdi config check` says of the configuration that these options lead to: the files read, and each
+// key's value. An error names file, line and key.
+struct ConfigReport {
+  std::string file;  // "": there is none, the defaults hold
+  std::vector<std::pair<std::string, std::string>>
+      effective;  // what one asks for most: state_dir, socket, ...
+};
+Result<ConfigReport> check_config(const OpenOptions& options);
+
 // Can this machine do it, and is the state healthy? Changes nothing, settles nothing.
 std::vector<Finding> diagnose(const Context& context, const OpenOptions& options, HelperPool& helpers);
 

@@ -8,6 +8,7 @@
 #include <exception>
 #include <map>
 #include <set>
+#include <system_error>
 #include <thread>
 
 #include "linux/process_watch.h"
@@ -21,6 +22,7 @@ namespace {
 bool of_a_command(const ContainerRow& row) { return row.key.owner == "run"; }
 constexpr std::string_view task_ended = "whose task has ended";
 // Beyond the deadlines of the driver calls in it: locks, the ledger, looks at paths.
+constexpr Duration ask_drivers = std::chrono::seconds(10);  // each, when the books are rebuilt
 constexpr Duration some_more = std::chrono::minutes(2);
 
 void sooner(std::optional<BootTime>& next, std::optional<BootTime> then) {
@@ -43,6 +45,7 @@ struct Reconciler::State {
   Result<std::vector<Workers::Task>> look(std::optional<BootTime>& next);
   void look_at_volumes(const volume::Due& due, std::vector<Workers::Task>& tasks);
   void look_at_mounts(std::vector<Workers::Task>& tasks, std::optional<BootTime>& next);
+  void look_at_rebuild(std::vector<Workers::Task>& tasks);
   Status look_at_containers(std::vector<Workers::Task>& tasks, std::optional<BootTime>& next);
   std::optional<std::string> why_to_clean_up(const ContainerRow& row, std::optional<BootTime>& next);
   bool runs(const ProcessIdentity& process, std::optional<BootTime>& next);
@@ -59,6 +62,7 @@ struct Reconciler::State {
   // The mounts are to be held against the kernel's table, and their servers asked, once more.
   std::atomic<bool> compare_mounts = true, probe_mounts = true;
   std::atomic<bool> has_servers = false;  // at the last probe
+  std::atomic<bool> rebuilding = true;    // a damaged ledger was replaced: not every driver has answered yet
   BootTime last_probe;                    // when it began; under the mutex
   Workers workers;
   std::thread thread;
@@ -81,7 +85,12 @@ Status Reconciler::start() {
   DVDI_TRY(auto processes, ProcessWatch::open());
   state_->sleeper.emplace(std::move(sleeper));
   state_->processes.emplace(std::move(processes));
-  state_->thread = std::thread([this] { state_->run(); });
+  try {
+    state_->thread = std::thread([state = state_.get()] { state->run(); });
+  } catch (const std::system_error& error) {
+    return Error{.code = Code::resource_exhausted,
+                 .message = fmt::format("start a thread: {}", error.what())};
+  }
   return {};
 }
 
@@ -210,6 +219,7 @@ Result<std::vector<Workers::Task>> Reconciler::State::look_once(std::optional<Bo
 
 Result<std::vector<Workers::Task>> Reconciler::State::look(std::optional<BootTime>& next) {
   std::vector<Workers::Task> tasks;
+  look_at_rebuild(tasks);
   look_at_mounts(tasks, next);
   DVDI_CHECK(look_at_containers(tasks, next));
   const Context context = Context(parts.clock).with_timeout(some_more);
@@ -243,6 +253,24 @@ void Reconciler::State::look_at_volumes(const volume::Due& due, std::vector<Work
                        return {.again = true, .sentence = tidied.error().text()};
                      }});
   }
+}
+
+// Finished at the first call, unless a damaged ledger was replaced.
+void Reconciler::State::look_at_rebuild(std::vector<Workers::Task>& tasks) {
+  if (!rebuilding) return;
+  tasks.push_back({.name = "rebuild",
+                   .drivers = {},
+                   .most = some_more,
+                   .work = [this](const Context& context) -> Workers::Outcome {
+                     const auto rebuilt = parts.volumes.rebuild(context.with_timeout(ask_drivers));
+                     if (!rebuilt) return {.again = true, .sentence = rebuilt.error().text()};
+                     if (rebuilt->finished) rebuilding = false;
+                     std::string found;
+                     for (const VolumeKey& one : rebuilt->found)
+                       found += fmt::format(
+                           "{}{}", found.empty() ? "mounts were found for the books: " : ", ", one.text());
+                     return {.again = !rebuilt->finished, .sentence = std::move(found)};
+                   }});
 }
 
 void Reconciler::State::look_at_mounts(std::vector<Workers::Task>& tasks, std::optional<BootTime>& next) {

@@ -7,6 +7,7 @@
 
 #include <thread>
 
+#include "linux/fuse_test_server.h"
 #include "volume/manager_test_support.h"
 
 namespace dvdi {
@@ -279,7 +280,7 @@ TEST_F(ReconcilerTest, ACleanupThatFailsIsTriedAgainLater) {
   command.end();
   quiet();
   EXPECT_THAT(cleaned(), SizeIs(1));
-  EXPECT_THAT(said(), Contains(HasSubstr("could not be cleaned up: io: told to fail")));
+  EXPECT_THAT(said(), Contains(HasSubstr("could not be cleaned up: told to fail")));
   quiet();
   EXPECT_THAT(cleaned(), SizeIs(1)) << "not before its time";
   ASSERT_TRUE(reconciler->now().next);
@@ -359,6 +360,28 @@ TEST_F(ReconcilerTest, AMountThatVanishesIsLostAtOnce) {
   quiet();
   EXPECT_EQ(row("a")->pending, MountRow::Pending::lost);
   EXPECT_THAT(said(), ElementsAre("mounts are lost: fake/a"));
+}
+
+// The mount stays in the kernel's table: only who asks learns of it.
+TEST_F(ReconcilerTest, AServerThatDiesIsNoticedByAskingAndNobodyIsAskedWithoutOne) {
+  if (::access("/dev/fuse", R_OK | W_OK) != 0) GTEST_SKIP() << os_error("/dev/fuse", errno).message;
+  std::unique_ptr<FuseTestServer> server;
+  fake->manner.mounts = [&](const std::string& name, const std::string& at) {
+    server = FuseTestServer::mount(at, name);
+    return server != nullptr;
+  };
+  start();
+  ASSERT_TRUE(acquire("c1", {want("a")}));
+  quiet();
+  ASSERT_TRUE(reconciler->now().next) << "it is to be asked again";
+  server.reset();
+  eventually([&] { return row("a")->state == MountState::unknown; });
+  EXPECT_EQ(row("a")->pending, MountRow::Pending::lost);
+  eventually([&] { return said() == std::vector<std::string>{"mounts are lost: fake/a"}; });
+  ASSERT_TRUE(release("c1"));
+  clock.advance(hours(2));  // the container is forgotten
+  quiet();
+  eventually([&] { return !reconciler->now().next; });
 }
 
 TEST_F(ReconcilerTest, StopLetsWhatRunsEnd) {

@@ -19,10 +19,17 @@
 
 namespace dvdi {
 
+// For tests of what is documented: the keys that were asked for, and those whose value in the file is not the
+// one that was there before, which is the default.
+struct TomlTrace {
+  std::vector<std::string> asked, changed;
+};
+
 // Where the text comes from, for messages. Outlives its tables.
 struct TomlFile {
   std::string name;
   std::string hint;  // of every error: where the keys are described
+  TomlTrace* trace = nullptr;
 };
 
 inline Error at(const toml::value& value, const TomlFile& file, std::string_view message) {
@@ -57,7 +64,7 @@ class Table {
                   fmt::format("{} must be between {} ms and {} s", path(key), least.count() / 1'000'000,
                               most.count() / 1'000'000'000));
       }
-      into = *read;
+      set(key, into, *read);
       return {};
     });
   }
@@ -67,7 +74,7 @@ class Table {
         return at(value, file_,
                   fmt::format("{} must be a whole number from {} to {}", path(key), least, most));
       }
-      into = static_cast<unsigned>(value.as_integer());
+      set(key, into, static_cast<unsigned>(value.as_integer()));
       return {};
     });
   }
@@ -76,7 +83,7 @@ class Table {
       if (!value.is_string() || value.as_string().str.empty()) {
         return at(value, file_, fmt::format("{} must be a text", path(key)));
       }
-      into = value.as_string().str;
+      set(key, into, value.as_string().str);
       return {};
     });
   }
@@ -89,7 +96,7 @@ class Table {
   Status flag(const char* key, bool& into) {
     return take(key, [&](const toml::value& value) -> Status {
       if (!value.is_boolean()) return at(value, file_, fmt::format("{} must be true or false", path(key)));
-      into = value.as_boolean();
+      set(key, into, value.as_boolean());
       return {};
     });
   }
@@ -104,7 +111,7 @@ class Table {
       if (!value.is_array() || read.size() != value.as_array().size()) {
         return at(value, file_, fmt::format("{} must be a list of texts", path(key)));
       }
-      into = std::move(read);
+      set(key, into, std::move(read));
       return {};
     });
   }
@@ -156,8 +163,14 @@ class Table {
 
  private:
   std::string path(const std::string& key) const { return name_.empty() ? key : name_ + "." + key; }
+  template <class T>
+  void set(const std::string& key, T& into, T read) {
+    if (file_.trace != nullptr && into != read) file_.trace->changed.push_back(path(key));
+    into = std::move(read);
+  }
   Status take(const std::string& key, const std::function<Status(const toml::value&)>& read) {
     known_.push_back(key);
+    if (file_.trace != nullptr) file_.trace->asked.push_back(path(key));
     if (!table_.contains(key)) return {};
     return read(table_.at(key));
   }

@@ -31,6 +31,7 @@ class Exchange final : public IncomingRequest, public Answer {
   const std::string& query() const override { return parser_->head().query; }
   std::string_view header(std::string_view name) const override { return parser_->head().header(name); }
   const Caller& peer() const override { return around_.peer; }
+  int peer_socket() const override { return around_.socket.get(); }
   Result<std::string> read(const Context& context, std::size_t most) override;
 
   Status send(int status, std::string_view content_type, std::string_view body) override;

@@ -23,6 +23,8 @@ class IncomingRequest {
   // "" where it is absent. Names are compared without regard to case.
   virtual std::string_view header(std::string_view name) const = 0;
   virtual const Caller& peer() const = 0;  // who is connected, as the kernel says
+  virtual int peer_socket()
+      const = 0;  // to ask the kernel for more about the peer (getsockopt), nothing else
   // The next piece of the body, at most `most` bytes; "" at its end. Errors: io (the connection broke, or the
   // framing is wrong), deadline_exceeded (nothing came for ServerLimits::body_timeout), cancelled. After the
   // first two the server answers 400 or 408 itself, whatever the handler says then.

@@ -92,8 +92,8 @@ class Chain {
   std::vector<std::string> children_in_memory(const ContainerKey& key) const;  // with the lock held
   bool ancestor_is_cleaned_up(const ContainerKey& key) const;                  // with the lock held
   void clean_up_dead(const Context& context, const std::string& owner, volume::Recovered& all);
-  void forget_if_idle(const ContainerKey& key);                                // with the lock held
-  Entry* find(const ContainerKey& key);                                        // with the lock held
+  void forget_if_idle(const ContainerKey& key);  // with the lock held
+  Entry* find(const ContainerKey& key);          // with the lock held
 
   const std::vector<std::unique_ptr<Isolator>> isolators_;
   const Parts parts_;

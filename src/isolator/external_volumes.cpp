@@ -103,19 +103,6 @@ Result<Wanted> wanted_of(const v1::ContainerInfo& info) {
   return wanted;
 }
 
-Attribution attribution_of(const v1::Attribution& from) {
-  Attribution attribution{.framework = from.framework_id(),
-                          .role = from.role(),
-                          .principal = from.principal(),
-                          .task_id = from.task_id(),
-                          .task_name = from.task_name(),
-                          .user = from.user(),
-                          .labels = {}};
-  for (const auto& label : from.labels().labels())
-    attribution.labels.emplace_back(label.key(), label.value());
-  return attribution;
-}
-
 v1::MountIdentity identity_of(const StoredIdentity& from, const std::string& mount_point) {
   v1::MountIdentity identity;
   identity.set_mount_id(from.mount_id);
@@ -166,6 +153,27 @@ std::string reason_of(const std::vector<Failure>& before) {
 }
 
 }  // namespace
+
+Attribution attribution_of(const v1::Attribution& from) {
+  Attribution attribution{.framework = from.framework_id(),
+                          .role = from.role(),
+                          .principal = from.principal(),
+                          .task_id = from.task_id(),
+                          .task_name = from.task_name(),
+                          .user = from.user(),
+                          .labels = {}};
+  for (const auto& label : from.labels().labels())
+    attribution.labels.emplace_back(label.key(), label.value());
+  return attribution;
+}
+
+Result<std::vector<volume::Request>> volume_requests(const v1::ContainerInfo& info) {
+  DVDI_TRY(Wanted wanted, wanted_of(info));
+  std::vector<volume::Request> requests;
+  requests.reserve(wanted.keys.size());
+  for (const VolumeKey& key : wanted.keys) requests.push_back(std::move(wanted.groups.at(key).request));
+  return requests;
+}
 
 Status ExternalVolumes::prepare(const Context& context, Preparation& preparation) {
   DVDI_TRY(const Wanted wanted, wanted_of(preparation.working));

@@ -30,4 +30,8 @@ class ExternalVolumes final : public Isolator {
   volume::Holdings& holdings_;
 };
 
+// The external volumes of a container, one request a volume however often it appears.
+Result<std::vector<volume::Request>> volume_requests(const v1::ContainerInfo& info);
+Attribution attribution_of(const v1::Attribution& from);
+
 }  // namespace dvdi::isolator

@@ -33,7 +33,7 @@ struct HostPath {
   std::string label;                                 // as the request called it, for messages: DRIVER/NAME
   std::optional<v1::MountIdentity> identity;         // the mount that it must show; absent for a plain folder
   std::map<std::string, spec::Ownership> ownership;  // by container path; absent: none
-  std::set<std::string> suid, dev;  // container paths where it appears without nosuid, nodev
+  std::set<std::string> suid, dev;                   // container paths where it appears without nosuid, nodev
 };
 
 // What a container is prepared from. `request` is the caller's and never changed; `working` is the chain's

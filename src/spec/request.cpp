@@ -115,6 +115,7 @@ void read_command_line(const Input& input, bool command_in_file, v1::CommandInfo
     }
     return;
   }
+  if (input.command.empty() && !input.needs_command) return;
   if (input.command.empty()) {
     problems.add("the command", "is missing", "give it at the end: -- COMMAND [ARG...]");
     return;

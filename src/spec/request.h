@@ -38,6 +38,8 @@ struct Input {
   std::optional<std::string> rootfs;
   std::optional<std::string> directory;
   std::optional<std::string> container_id;
+  // Somebody else launches: a request without a command is whole, too.
+  bool needs_command = true;
 };
 
 // The request, or one invalid_argument error whose attached errors are all problems that were found, each

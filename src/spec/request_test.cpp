@@ -196,5 +196,12 @@ TEST(Limits, ManyProblemsAreCountedNotKept) {
   EXPECT_EQ(problems.back(), "… and 512 more problems");
 }
 
+TEST(Request, WhereSomebodyElseLaunchesNoCommandIsNeeded) {
+  Input input = of_file(R"({"type": "MESOS", "volumes": []})", {});
+  EXPECT_THAT(problems_of(input), testing::ElementsAre(testing::StartsWith("the command: is missing")));
+  input.needs_command = false;
+  EXPECT_FALSE(accepted(input).command().has_value());
+}
+
 }  // namespace
 }  // namespace dvdi::spec

@@ -58,6 +58,10 @@ def program():
     return str(pathlib.Path(folder).resolve() / "dvdi")
 
 
+def daemon_program():
+    return str(pathlib.Path(program()).with_name("dvdid"))
+
+
 def unescape(text):
     for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         text = text.replace(code, char)
@@ -308,6 +312,56 @@ class RclonePlugin(Plugin):
         return str(self.base)
 
 
+class Daemon:
+    """dvdid of a node, on a socket of its own."""
+
+    def __init__(self, node, env=None):
+        self.node, self.env = node, env or {}
+        self.socket = str(node.root / "dvdid.sock")
+        self.log = node.root / "dvdid.log"
+        self.process = None
+        self.start()
+
+    def start(self, env=None, wait=True):
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen([daemon_program(), "--socket", self.socket], stdin=subprocess.DEVNULL,
+                                            stdout=log, stderr=log, cwd="/",
+                                            env=self.node.environment({**self.env, **(env or {})}))
+        if wait:
+            self.wait_until_it_listens()
+
+    def wait_until_it_listens(self):
+        def ready():
+            assert self.process.poll() is None, f"dvdid ended: {self.log.read_text()}"
+            return listens(self.socket)
+        eventually(ready, what="dvdid listens")
+
+    def call(self, method, url, body=None, status=200, timeout=60):
+        """The answer's JSON; its status must be that."""
+        got, answer = call(self.socket, method, url, body, timeout)
+        assert status is None or got == status, f"{method} {url}: {got}, not {status}: {answer}"
+        return answer
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(30)
+
+    def restart(self):
+        self.kill()
+        self.start()
+
+    def stop(self):
+        """SIGTERM: it must drain and end well."""
+        if self.process.poll() is not None:
+            return
+        self.process.terminate()
+        code = self.process.wait(60)
+        said = self.log.read_text()
+        for report in REPORTS:
+            assert report not in said, said
+        assert code == 0, f"dvdid ended with {code}: {said}"
+
+
 class Node:
     """A machine as far as dvdi can tell: state, plugins and configuration are this test's alone."""
 
@@ -319,6 +373,7 @@ class Node:
         self.config_file = self.root / "dvdi.toml"
         self.plugin_dir.mkdir()
         self.plugins, self.processes = [], []
+        self.daemon = None
         self.undo = []  # called in reverse order at the end
         self.before = sorted(mounts())
         self.configure()
@@ -347,11 +402,17 @@ class Node:
         self.plugins.append(plugin)
         return plugin
 
+    def start_daemon(self, env=None):
+        """From now on commands ask this daemon."""
+        self.daemon = Daemon(self, env)
+        return self.daemon
+
     # ---- commands ----
 
     def environment(self, env=None):
         kept = {key: os.environ[key] for key in PASSED_ON if key in os.environ}
-        return {**kept, "DVDI_STATE_DIR": str(self.state_dir), "DVDI_CONFIG": str(self.config_file), **(env or {})}
+        return {**kept, "DVDI_STATE_DIR": str(self.state_dir), "DVDI_CONFIG": str(self.config_file),
+                "DVDI_SOCKET": self.daemon.socket if self.daemon else "none", **(env or {})}
 
     def run(self, *args, env=None, input=None, timeout=60, code=None, cwd=None):
         """Runs `dvdi ARGS` to its end. With `code` its exit code must be that."""
@@ -437,6 +498,11 @@ class Node:
         if not failed and self.state_dir.exists():
             attempt(self.check_released)
             attempt(self.check_books)
+        if self.daemon:
+            attempt(self.daemon.stop)
+            if failed:
+                print(self.daemon.log.read_text()[-20000:])
+            self.daemon = None
         for plugin in reversed(self.plugins):
             attempt(plugin.stop)
         for undo in reversed(self.undo):

@@ -6,6 +6,7 @@ nothing is mounted, held or owed any more, and that the event log is intact.
 
 import collections
 import concurrent.futures
+import json
 import os
 import signal
 import socket
@@ -450,6 +451,29 @@ def test_debt_is_parked_for_the_operator_and_taken_over_by_a_request(dvdi):
     assert seen.stdout == "kept\n" and len(plugin.calls("Mount")) == 1
     types = dvdi.event_types("volume/faulty/v", "dvdi.debt.")
     assert types == ["dvdi.debt.recorded", "dvdi.debt.retried", "dvdi.debt.parked", "dvdi.debt.taken_over"]
+
+
+def test_parked_debt_is_paid_by_hand(dvdi):
+    dvdi.configure({"debts": {"attempts": 1}})
+    plugin = dvdi.faulty()
+    plugin.rule("Unmount", "error", text="stuck")
+    dvdi.run("run", "--volume", "faulty/v:data", "--", "true", code=0)
+    assert dvdi.volumes()["faulty/v"]["owed"]["parked"]
+    listed = dvdi.run("volume", "ls", "--known", code=0).stdout
+    assert "NEXT TRY" in listed and "stuck" in listed, listed
+    # Nothing is done before a person has said so, and there is none to ask.
+    assert "--yes" in dvdi.run("volume", "release", "faulty/v", code=2).stderr
+    would = dvdi.run("volume", "release", "faulty/v", "--dry-run", code=0).stdout
+    assert dvdi.volumes()["faulty/v"]["mount_id"] in would and "stuck" in would and "Unmount" in would, would
+    assert len(plugin.calls("Unmount")) == 1
+    # It is stuck still.
+    failed = json.loads(dvdi.run("volume", "release", "faulty/v", "--yes", "--format", "json", code=1).stdout)
+    assert not failed["released"][0]["done"] and "stuck" in failed["released"][0]["left"], failed
+    plugin.clear()
+    assert "done" in dvdi.run("volume", "release", "faulty/v", "--yes", code=0).stdout
+    settled(dvdi, "faulty/v")
+    types = dvdi.event_types("volume/faulty/v", "dvdi.debt.")
+    assert types.count("dvdi.debt.resumed") == 2 and types[-1] == "dvdi.debt.paid", types
 
 
 def test_debts_of_a_driver_that_is_away_delay_nobody_and_are_paid_when_it_is_back(dvdi):

@@ -1,0 +1,57 @@
+// The daemon without its process: engine, reconciler and server put together. dvdid.cpp adds options, signals
+// and systemd; a test takes it as it is.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "daemon/admission.h"
+#include "daemon/engine.h"
+#include "daemon/reconciler.h"
+#include "daemon/routes.h"
+#include "http/server.h"
+
+namespace dvdi {
+
+// Thread-safe.
+class Service {
+ public:
+  struct Parts {
+    HelperPool& helpers;  // outlives this
+    std::string version;
+    std::function<void(std::string_view)> info, warning;  // for the log
+  };
+
+  // Opens the state directory, for this daemon alone: waits, while the context lasts, for commands that work
+  // on it.
+  static Result<std::unique_ptr<Service>> open(const Context& context, const Config& config, Parts parts);
+  ~Service();  // cancels what is running
+
+  // Serves on that socket from now on.
+  Status serve(UniqueFd listening);
+  // Takes over what can change: drivers' deadlines and limits, debts, access and policy. What cannot is
+  // returned, as names of keys that need a restart.
+  Result<std::vector<std::string>> reload(const Config& config);
+  // Accepts nothing more and lets what is running end, while the context lasts. False: something had to be
+  // cancelled.
+  bool drain(const Context& context);
+
+  Engine& engine() { return *engine_; }
+
+ private:
+  Service(Config config, Parts parts) : parts_(std::move(parts)), config_(std::move(config)) {}
+  Result<std::string> metrics(const Context& context);
+  AccessRules access();
+  spec::AgentRules agent();
+
+  const Parts parts_;
+  Mutex mutex_;
+  Config config_;               // guarded by mutex_, as is:
+  std::optional<gid_t> group_;  // config_.access.group
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Reconciler> reconciler_;
+  std::unique_ptr<Routes> routes_;
+  std::unique_ptr<http::Server> server_;
+};
+
+}  // namespace dvdi
