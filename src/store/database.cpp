@@ -86,6 +86,13 @@ SQLite::Statement& Connection::statement(const char* sql) {
   return *kept;
 }
 
+void Connection::end_statements() noexcept {
+  // One that could not be prepared has its place here, and nothing in it.
+  for (const auto& [sql, kept] : statements_) {
+    if (kept) kept->tryReset();
+  }
+}
+
 void Connection::wait_for_locks(const Context& context) {
   using std::chrono::milliseconds;
   const auto wait = std::min<Duration>(context.remaining(), std::chrono::minutes(1));

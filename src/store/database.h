@@ -20,6 +20,9 @@ class Connection {
   // The statement, ready to bind: kept, reset and without bindings. The text must be a literal.
   SQLite::Statement& statement(const char* sql);
   SQLite::Database& database() { return database_; }
+  // A statement that was left in its middle, by an exception, would keep later transactions at what it has
+  // seen.
+  void end_statements() noexcept;
 
   // How long SQLite waits for another process's lock: what the context leaves, a minute at most.
   void wait_for_locks(const Context& context);

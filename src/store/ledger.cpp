@@ -55,6 +55,18 @@ Result<std::string> read_node_id(Connection& connection) {
   });
 }
 
+// Declared after a transaction, so that it goes before its roll-back.
+class EndStatements {
+ public:
+  explicit EndStatements(Connection& connection) : connection_(connection) {}
+  ~EndStatements() { connection_.end_statements(); }
+  EndStatements(const EndStatements&) = delete;
+  EndStatements& operator=(const EndStatements&) = delete;
+
+ private:
+  Connection& connection_;
+};
+
 }  // namespace
 
 Ledger::Ledger(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -108,6 +120,7 @@ Status Ledger::write(const Context& context, std::string_view what,
   auto done = guarded(what, [&]() -> Status {
     // Rolls back when it goes out of scope without a commit.
     SQLite::Transaction scope(connection.database(), SQLite::TransactionBehavior::IMMEDIATE);
+    const EndStatements end(connection);
     Transaction transaction(connection, now(context.clock()), state_->node_id, context.caller());
     DVDI_CHECK(work(transaction));
     DVDI_CHECK(note_boot(connection, transaction.now()));
@@ -133,6 +146,7 @@ Status Ledger::read(const Context& context, std::string_view what,
   connection.wait_for_locks(context);
   auto done = guarded(what, [&]() -> Status {
     const SQLite::Transaction scope(connection.database());
+    const EndStatements end(connection);
     Reader reader(connection);
     return work(reader);
   });

@@ -192,7 +192,7 @@ constexpr const char* containers_sql =
 constexpr const char* live_containers_sql =
     "SELECT owner, id, state, digest, attribution, directory, directory_is_ours, engine_pid, engine_start, "
     "init_pid, "
-    "init_start, boot_id, since_wall, since_boot, ended_boot_id, ended_wall, ended_boot, watch FROM "
+    "init_start, boot_id, since_wall, since_boot, ended_boot_id, ended_wall, ended_boot, watch, note FROM "
     "containers "
     "WHERE state <> 'ended' ORDER BY since_wall, owner, id";
 constexpr const char* oldest_end_sql =

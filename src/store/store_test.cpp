@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include <filesystem>
+#include <stdexcept>
 #include <thread>
 
 #include "store/ledger.h"
@@ -67,7 +68,8 @@ TEST_F(StoreTest, RowsComeBackAsTheyWereWritten) {
                            .directory_is_ours = true,
                            .engine = {.pid = 7, .start_ticks = 8, .boot_id = tx.now().boot_id},
                            .init = ProcessIdentity{.pid = 9, .start_ticks = 10, .boot_id = tx.now().boot_id},
-                           .since = tx.now()};
+                           .since = tx.now(),
+                           .note = "n"};
     DVDI_CHECK(tx.put(container));
     DVDI_CHECK(tx.put(MountRow{
         .volume = volume_,
@@ -93,6 +95,12 @@ TEST_F(StoreTest, RowsComeBackAsTheyWereWritten) {
     EXPECT_EQ(container->attribution.labels.at(0).second, "v");
     EXPECT_EQ(container->init->start_ticks, 10U);
     EXPECT_FALSE(container->ended);
+    DVDI_TRY(const auto live, reader.live_containers());
+    EXPECT_THAT(live, SizeIs(1));
+    DVDI_TRY(const auto all, reader.containers());
+    EXPECT_THAT(all, SizeIs(1));
+    EXPECT_EQ(all.at(0).note, "n");
+    EXPECT_EQ(live.at(0).note, "n");
     DVDI_TRY(const auto mount, reader.mount(volume_));
     EXPECT_EQ(mount->pending, MountRow::Pending::unmount);
     EXPECT_EQ(mount->identity->source, "s");
@@ -101,6 +109,23 @@ TEST_F(StoreTest, RowsComeBackAsTheyWereWritten) {
     EXPECT_THAT(references, SizeIs(1));
     EXPECT_TRUE(references.at(0).uses.at(0).read_only);
     EXPECT_TRUE(references.at(0).exclusive);
+    return {};
+  }));
+}
+
+TEST_F(StoreTest, AReadThatEndsInItsMiddleDoesNotHoldLaterOnesAtItsState) {
+  ASSERT_TRUE(write([&](Transaction& tx) {
+    return tx.open_usage({.kind = UsageInterval::Kind::mounted, .volume = volume_});
+  }));
+  EXPECT_THROW(static_cast<void>(read([&](Reader& reader) {
+                 return reader.usage(ledger_->now(clock_), WallTime::min(), WallTime::max(),
+                                     [](const UsageInterval&) -> bool { throw std::runtime_error("x"); });
+               })),
+               std::runtime_error);
+  ASSERT_TRUE(write([&](Transaction& tx) { return tx.put_meta("later", "yes"); }));
+  ASSERT_TRUE(read([&](Reader& reader) -> Status {
+    DVDI_TRY(const std::string later, reader.meta("later"));
+    EXPECT_EQ(later, "yes");
     return {};
   }));
 }
