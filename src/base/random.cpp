@@ -18,8 +18,9 @@ template <class T>
 T random_value() {
   T value{};
   if (const auto source = installed.load(std::memory_order_relaxed); source != nullptr) {
-    static_assert(sizeof(T) % sizeof(std::uint64_t) == 0);
-    std::array<std::uint64_t, sizeof(T) / sizeof(std::uint64_t)> words{};
+    constexpr std::size_t bytes_of_a_word = 8;
+    static_assert(sizeof(T) % bytes_of_a_word == 0);
+    std::array<std::uint64_t, sizeof(T) / bytes_of_a_word> words{};
     for (auto& word : words) word = source();
     std::memcpy(&value, words.data(), sizeof value);
     return value;
