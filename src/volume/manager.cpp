@@ -178,6 +178,20 @@ Result<std::vector<Mounted>> Manager::acquire(const Context& context, const Hold
       errors.push_back(std::move(result).error());
     }
   }
+  if (errors.empty() && !known && !ready) {
+    // One that was there may have been lost while another was still on its way: then the container is not
+    // prepared, and must not be told so.
+    const auto whole = state.read(context.detached(time_to_record), "see whether all is mounted",
+                                  [&](Reader& reader) -> Status {
+                                    DVDI_TRY(const auto container, reader.container(holder.key));
+                                    if (!container || container->state != ContainerState::preparing)
+                                      return {};
+                                    return Error{.code = Code::unavailable,
+                                                 .message = "a volume was lost while another was mounted",
+                                                 .hint = "repeat: it is mounted afresh"};
+                                  });
+    if (!whole) errors.push_back(whole.error());
+  }
   if (errors.empty()) return mounted;
 
   Error first = std::move(errors.front());
