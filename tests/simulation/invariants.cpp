@@ -90,7 +90,7 @@ void Invariants::apply(const StoredEvent& event) {
     }
   } else if (type == "dvdi.container.failed") {
     replayed_.containers.erase(container);
-  } else if (starts("dvdi.container.")) {
+  } else if (starts("dvdi.container.") && type != "dvdi.container.kept") {
     replayed_.containers[container] = type.substr(std::string_view("dvdi.container.").size());
   } else if (type == "dvdi.reference.added") {
     if (!replayed_.references.insert({container, volume}).second) broken("a reference was added twice");
@@ -101,7 +101,7 @@ void Invariants::apply(const StoredEvent& event) {
   } else if (starts("dvdi.debt.")) {
     bool& parked = replayed_.debts[volume];
     parked = parked || type == "dvdi.debt.parked";
-    if (type == "dvdi.debt.recorded") parked = false;
+    if (type == "dvdi.debt.recorded" || type == "dvdi.debt.resumed") parked = false;
   } else if (type == "dvdi.foreign.found") {
     replayed_.foreigns.insert(volume);
   } else if (type == "dvdi.foreign.cleared") {

@@ -447,8 +447,8 @@ void World::recover() {
       }
       continue;
     }
-    // Not named: may go where its processes are gone, and must stay where they are not.
-    if (!kernel_.alive(container.init)) container.ending = true;
+    // Not named: may go where its processes are gone and the list is complete, and must stay otherwise.
+    if (request.complete && !kernel_.alive(container.init)) container.ending = true;
   }
   const unsigned number = ++calls_;
   spawn(fmt::format("recover{}", number), [=, this](SimulatedEngine& engine) {
@@ -458,6 +458,7 @@ void World::recover() {
     if (!recovered) return;
     for (const std::string& id : recovered->dropped) {
       const auto found = invariants_.containers.find({request.owner, id});
+      if (!request.complete) trace_.violation("something was dropped that an incomplete list did not name");
       if (found != invariants_.containers.end() && found->second.live())
         trace_.violation(found->first.text() + " was dropped and is alive");
     }
