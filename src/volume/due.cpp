@@ -42,9 +42,8 @@ Status look_at_mounts(Reader& reader, LateTable& table, BootTime now, Due& due) 
     DVDI_TRY(const auto debt, reader.debt(row.volume));
     BootTime since = row.since.boot;
     if (row.state == MountState::unknown) {
-      if (row.pending == MountRow::Pending::found) continue;
-      if (debt && debt->parked) {
-        // Only looked at: if it is gone, it is owed no more.
+      if (row.pending == MountRow::Pending::found || (debt && debt->parked)) {
+        // Only looked at: if it is gone, it is forgotten.
         if (!table.lacks(row)) continue;
       } else if (debt) {
         since = debt->next_try.boot;
