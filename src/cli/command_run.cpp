@@ -84,7 +84,9 @@ class Run {
     for (;;) {
       if (api_ == nullptr) {
         DVDI_TRY(api_, services_.open(context, settle));
-        for (const std::string& notice : api_->notices()) services_.say(notice);
+        if (settle) {
+          for (const std::string& notice : api_->notices()) services_.say(notice);
+        }
       }
       auto result = step(*api_);
       if (result || !daemon_is_away(result.error())) return result;

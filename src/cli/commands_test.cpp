@@ -96,7 +96,13 @@ TEST_F(CommandsTest, VolumeListAsATable) {
   EXPECT_EQ(written(),
             "DRIVER  NAME  STATE    CONTAINERS  OWED  FOREIGN  MOUNT POINT\n"
             "rc      v     mounted           2  yes   yes      /mnt/v\n"
-            "rc      idle  -                 0  -     -        -\n");
+            "rc      idle  -                 0  -     -        -\n"
+            "\n"
+            "OWED  SINCE  TRIES  NEXT TRY  WHY\n"
+            "rc/v  S          3  N         busy\n"
+            "\n"
+            "HELD BY OTHERS  SINCE  WHY\n"
+            "rc/v            F      mounted before us\n");
 }
 
 TEST_F(CommandsTest, VolumeListAsJson) {
@@ -174,8 +180,8 @@ TEST_F(CommandsTest, VolumeRemoveGoesOnAfterAFailure) {
 TEST_F(CommandsTest, VolumeListSaysWhatIsOwedSinceWhenAndWhyIn80Columns) {
   VolumeView view = mounted_volume();
   const WallTime now = context_.clock().wall();
-  view.owed->since = rfc3339(now - std::chrono::hours(3));
-  view.owed->next_try = rfc3339(now + std::chrono::minutes(10));
+  view.owed->since = rfc3339(now - std::chrono::minutes(185));
+  view.owed->next_try = rfc3339(now + std::chrono::minutes(130));
   view.owed->last_error = std::string(200, 'x');
   view.foreign_since = rfc3339(now - std::chrono::hours(50));
   VolumeView parked = view;
@@ -186,8 +192,8 @@ TEST_F(CommandsTest, VolumeListSaysWhatIsOwedSinceWhenAndWhyIn80Columns) {
   ASSERT_TRUE(volume_list(context_, api_, {}, table(80)));
   const std::string text = written();
   EXPECT_THAT(text, HasSubstr("\n\nOWED"));
-  EXPECT_THAT(text, HasSubstr("rc/v  3h 0m ago"));
-  EXPECT_THAT(text, HasSubstr("in 9m"));
+  EXPECT_THAT(text, HasSubstr("rc/v  3h 5m ago"));
+  EXPECT_THAT(text, HasSubstr("in 2h "));
   EXPECT_THAT(text, HasSubstr("parked"));
   EXPECT_THAT(text, HasSubstr("\n\nHELD BY OTHERS"));
   EXPECT_THAT(text, HasSubstr("2d 2h ago"));
@@ -293,7 +299,7 @@ TEST_F(CommandsTest, InspectAsJson) {
   ASSERT_TRUE(inspect(context_, api_, {.container = "c1"}, json()));
   EXPECT_EQ(
       written(),
-      R"({"owner":"run","id":"c1-long","state":"running","pid":12,"since":"S","ended":null,"framework":null,)"
+      R"({"owner":"run","id":"c1-long","state":"running","pid":12,"since":"S","ended":null,"kept":null,"framework":null,)"
       R"("role":"r","principal":null,"task_id":null,"task_name":"hello","user":"nobody","labels":{"team":"x"},)"
       R"("volumes":[{"driver":"rc","name":"v","container_path":"data","mode":"rw"},)"
       R"({"driver":"rc","name":"w","container_path":"/w","mode":"ro"}]})"

@@ -33,7 +33,7 @@ struct Settings {
 };
 Settings settings_of(const std::string& text) {
   static const std::regex header(R"(#? ?\[([A-Za-z_.]+)\])");
-  static const std::regex setting(R"(#? ?([a-z_]+) = (.+))");
+  static const std::regex setting(R"(#? ?([a-z_.]+) = (.+))");
   Settings found;
   std::istringstream lines(text);
   std::string table;
@@ -46,7 +46,10 @@ Settings settings_of(const std::string& text) {
         found.names.insert(table.substr(0, end));
     } else if (std::regex_match(line, match, setting)) {
       EXPECT_TRUE(found.values.emplace(table + match.str(1), match.str(2)).second) << "twice: " << line;
-      found.names.insert(table + match.str(1));
+      const std::string name = table + match.str(1);
+      found.names.insert(name);
+      for (std::size_t end = 0; (end = name.find('.', end)) != std::string::npos; ++end)
+        found.names.insert(name.substr(0, end));
       found.uncommented += match.str(1) + " = " + match.str(2) + "\n";
     }
   }

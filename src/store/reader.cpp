@@ -183,28 +183,24 @@ Result<std::optional<Row>> one(std::string_view what, SQLite::Statement& stateme
   });
 }
 
-constexpr const char* containers_sql =
-    "SELECT owner, id, state, digest, attribution, directory, directory_is_ours, engine_pid, engine_start, "
-    "init_pid, "
-    "init_start, boot_id, since_wall, since_boot, ended_boot_id, ended_wall, ended_boot, watch, note FROM "
-    "containers "
-    "ORDER BY since_wall, owner, id";
-constexpr const char* live_containers_sql =
-    "SELECT owner, id, state, digest, attribution, directory, directory_is_ours, engine_pid, engine_start, "
-    "init_pid, "
-    "init_start, boot_id, since_wall, since_boot, ended_boot_id, ended_wall, ended_boot, watch, note FROM "
-    "containers "
-    "WHERE state <> 'ended' ORDER BY since_wall, owner, id";
+// Every query of whole containers: what read_container() reads, in its order.
+#define DVDI_CONTAINER_COLUMNS                                                                            \
+  "owner, id, state, digest, attribution, directory, directory_is_ours, engine_pid, engine_start, "       \
+  "init_pid, init_start, boot_id, since_wall, since_boot, ended_boot_id, ended_wall, ended_boot, watch, " \
+  "note"
+constexpr const char* containers_sql = "SELECT " DVDI_CONTAINER_COLUMNS
+                                       " FROM containers "
+                                       "ORDER BY since_wall, owner, id";
+constexpr const char* live_containers_sql = "SELECT " DVDI_CONTAINER_COLUMNS
+                                            " FROM containers "
+                                            "WHERE state <> 'ended' ORDER BY since_wall, owner, id";
 constexpr const char* oldest_end_sql =
     "SELECT ended_boot_id, ended_wall, ended_boot FROM containers WHERE state = 'ended' AND ended_boot IS "
     "NOT NULL "
     "ORDER BY ended_boot_id = ?, ended_boot LIMIT 1";
-constexpr const char* container_sql =
-    "SELECT owner, id, state, digest, attribution, directory, directory_is_ours, engine_pid, engine_start, "
-    "init_pid, "
-    "init_start, boot_id, since_wall, since_boot, ended_boot_id, ended_wall, ended_boot, watch, note FROM "
-    "containers "
-    "WHERE owner = ? AND id = ?";
+constexpr const char* container_sql = "SELECT " DVDI_CONTAINER_COLUMNS
+                                      " FROM containers "
+                                      "WHERE owner = ? AND id = ?";
 constexpr const char* mounts_sql =
     "SELECT driver, volume, mount_id, state, pending, mount_point, identity, boot_id, since_wall, "
     "since_boot, "
@@ -260,6 +256,8 @@ constexpr const char* usage_sql =
     "SELECT kind, driver, volume, owner, container, framework, role, principal, user, size_bytes, boot_id, "
     "start_wall, "
     "start_boot, duration FROM usage_intervals WHERE start_wall < ? ORDER BY start_wall, id";
+
+#undef DVDI_CONTAINER_COLUMNS
 
 }  // namespace
 

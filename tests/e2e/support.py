@@ -79,6 +79,11 @@ def mounts(pid="self"):
     return table
 
 
+def is_mounted(path):
+    """Also where what is mounted is of the same file system as what is around it."""
+    return any(entry[0] == str(path) for entry in mounts())
+
+
 def mount_points_below(*folders):
     return sorted(entry[0] for entry in mounts() if any(entry[0].startswith(f"{folder}/") for folder in folders))
 

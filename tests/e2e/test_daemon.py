@@ -12,10 +12,11 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 
 import pytest
-from support import EXAMPLES, eventually, is_alive, program
+from support import EXAMPLES, eventually, is_alive, is_mounted, program
 
 CONTAINER = {"value": "c1"}
 VOLUMES = [{"container_path": "data", "mode": "RW",
@@ -217,7 +218,7 @@ def test_prepare_for_another_launcher_and_recover(dvdi):
     recovered = daemon.call("POST", "/v1/recover", {"owner": "/agent", "work_dir": "/agent", "complete": True,
                                                     "containers": [state], "orphans": []})
     assert recovered["dropped"] == [] and recovered["kept"] == [], recovered
-    assert pathlib.Path(mount["source"]).is_mount()
+    assert is_mounted(mount["source"])
     # Not named, and alive: kept. Not named, and dead: dropped.
     lists = {"owner": "/agent", "work_dir": "/agent", "complete": True, "containers": [], "orphans": []}
     assert len(daemon.call("POST", "/v1/recover", lists)["kept"]) == 1
@@ -253,8 +254,8 @@ def test_a_stranger_may_ask_for_nothing(dvdi):
               "c.request('GET', sys.argv[2]); r=c.getresponse(); print(r.status, r.read().decode())\n")
 
     def ask(path):
-        return subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "python3", "-c", script,
-                               daemon.socket, path], capture_output=True, text=True, check=True).stdout
+        return subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c", script,
+                               daemon.socket, path], stdout=subprocess.PIPE, text=True, check=True).stdout
     assert ask("/healthz").startswith("200")
     for path in ("/v1/containers", "/v1/volumes", "/v1/events", "/v1/usage", "/metrics", "/v1/drivers"):
         assert ask(path).startswith("403"), path
