@@ -134,9 +134,9 @@ struct Routes::Call {
   Result<std::optional<WallTime>> time(const std::string& name) const {
     const auto found = query.find(name);
     if (found == query.end()) return std::optional<WallTime>();
-    const auto time = parse_time(found->second);
+    std::optional<WallTime> time = parse_time(found->second);
     if (!time) return wrong(fmt::format("{} must be a time as 2026-11-22T10:00:00Z", name));
-    return std::optional(*time);
+    return time;
   }
   Status only(std::initializer_list<std::string_view> known) const {
     for (const auto& [name, value] : query) {

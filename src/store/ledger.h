@@ -72,7 +72,7 @@ class Reader {
 class Transaction : public Reader {
  public:
   Transaction(Connection& connection, Moment now, const std::string& node_id, std::optional<Caller> caller)
-      : Reader(connection), now_(std::move(now)), node_id_(&node_id), caller_(std::move(caller)) {}
+      : Reader(connection), now_(std::move(now)), node_id_(&node_id), caller_(caller) {}
 
   const Moment& now() const { return now_; }  // the same for everything in this transaction
 

@@ -27,6 +27,10 @@ class Story:
     def __init__(self, dvdi, plugin, fail_at, then_at=0):
         self.dvdi, self.plugin = dvdi, plugin
         self.deaths = 0
+        # An id is not used again for an hour after its cleanup.
+        self.first, self.second = f"first-{fail_at}-{then_at}", f"second-{fail_at}-{then_at}"
+        for name in (self.first, self.second):
+            (dvdi.root / f"sandbox-{name}").mkdir()
         self.next_failpoints = [then_at] if then_at else []
         self.daemon = dvdi.daemon
         self.daemon.start(env={"DVDI_FAILPOINT": str(fail_at)}, wait=False)
@@ -68,21 +72,21 @@ class Story:
         first, second = [volume("a", "one")], [volume("a", "one"), volume("b", "two")]
         task = subprocess.Popen(["sleep", "1000"])
         try:
-            assert self.prepare("first", first)["launch_info"]["mounts"]
-            self.call("/v1/isolate", {"owner": OWNER, "container_id": {"value": "first"}, "pid": task.pid})
-            mounts = self.prepare("second", second)["launch_info"]["mounts"]
+            assert self.prepare(self.first, first)["launch_info"]["mounts"]
+            self.call("/v1/isolate", {"owner": OWNER, "container_id": {"value": self.first}, "pid": task.pid})
+            mounts = self.prepare(self.second, second)["launch_info"]["mounts"]
             assert len(mounts) == 2
             # A container that lives has its volumes, whatever happened.
             for mount in mounts:
                 assert is_mounted(mount["source"]), mount
-            self.recover([("first", first), ("second", second)])
-            self.cleanup("first")
+            self.recover([(self.first, first), (self.second, second)])
+            self.cleanup(self.first)
             assert is_mounted(mounts[0]["source"]), "the other one's cleanup took it away"
         finally:
             task.kill()
             task.wait()
         self.plugin.rule("Unmount", "error", times=1, text="busy")
-        self.cleanup("second")
+        self.cleanup(self.second)
         self.plugin.clear()
         self.again()
 
@@ -114,8 +118,6 @@ class Story:
 def node(dvdi):
     dvdi.configure({"debts": {"backoff": "10ms", "backoff_cap": "50ms", "late_answer": "0s", "attempts": 1000}})
     plugin = dvdi.faulty()
-    for name in ("first", "second"):
-        (dvdi.root / f"sandbox-{name}").mkdir()
     dvdi.start_daemon().stop()
     return plugin
 
