@@ -115,6 +115,10 @@ void FuseTestServer::serve_one() {
 }
 
 void FuseTestServer::answer_attributes(std::uint64_t unique) {
+  if (const int error = error_; error != 0) {
+    reply(unique, -error, nullptr, 0);
+    return;
+  }
   fuse_attr_out out{};
   out.attr_valid = 3600;  // the kernel may remember them
   out.attr.ino = 1;

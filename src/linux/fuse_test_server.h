@@ -28,6 +28,9 @@ class FuseTestServer {
   // Requests are not even read, as of a server that is stopped: whoever waits can be killed.
   void ignore();
   void answer();
+  // Answers with that error from now on, as of a server that cannot reach its data; 0: with what was asked
+  // for.
+  void fail(int error) { error_ = error; }
   unsigned requests() const { return requests_; }  // that were read, but for those of the mount itself
 
  private:
@@ -46,6 +49,7 @@ class FuseTestServer {
   bool stop_ = false;
   std::vector<std::uint64_t> held_;
   std::atomic<unsigned> requests_ = 0;
+  std::atomic<int> error_ = 0;
   std::thread thread_;
 };
 

@@ -119,6 +119,21 @@ TEST_F(ServedMount, AServerThatDiedIsGoneAndItsMountDetached) {
   EXPECT_EQ(detach(), ServerState::replaced);
 }
 
+TEST_F(ServedMount, AnErrorThatMayPassIsNoReasonToDetach) {
+  for (const int error : {EIO, ETIMEDOUT, EHOSTDOWN}) {
+    server->fail(error);
+    EXPECT_EQ(detach(), ServerState::failing) << error;
+    EXPECT_TRUE(mounted());
+  }
+  server->fail(EACCES);
+  EXPECT_EQ(detach(), ServerState::answers) << "it says no to us, so it lives";
+  server->fail(0);
+  EXPECT_EQ(look(), ServerState::answers);
+  server->fail(ESTALE);
+  EXPECT_EQ(detach(), ServerState::gone);
+  EXPECT_FALSE(mounted());
+}
+
 TEST_F(ServedMount, OnlyThatVeryMountIsDetached) {
   server.reset();
   // Another dead mount on top of it, as after an unmount and a mount by somebody else.

@@ -264,6 +264,39 @@ TEST_F(ManagerServed, TheDeathOfAServerIsNoticedOnce) {
   expect_consistent();
 }
 
+TEST_F(ManagerServed, ADeadOneThatSomebodyIsAtWorkOnIsLeftToHim) {
+  ASSERT_TRUE(acquire("c1", {want("a")}));
+  kill_server("a");
+  {
+    const auto held = locks->acquire(context(), "volume fake/a", "test");
+    ASSERT_TRUE(held);
+    EXPECT_THAT(probe().lost, IsEmpty());
+    EXPECT_EQ(state_of("a"), "mounted");
+  }
+  EXPECT_THAT(names(probe().lost), ElementsAre("a"));
+}
+
+TEST_F(ManagerServed, AServerThatFailsIsLostNotTakenAwayAndFoundAgain) {
+  ASSERT_TRUE(acquire("c1", {want("a")}));
+  servers.at("a")->fail(EIO);
+  EXPECT_THAT(names(probe().lost), ElementsAre("a"));
+  EXPECT_THAT(row("a")->note, HasSubstr("its server fails"));
+  fake->fail(Operation::unmount, "a", Fault::refuse);
+  const auto failed = acquire("c2", {want("a")});
+  ASSERT_FALSE(failed);
+  EXPECT_EQ(failed.error().code, Code::unavailable);
+  EXPECT_TRUE(mounted_in_kernel("a")) << "it may come back";
+  EXPECT_TRUE(is_lost("a"));
+  expect_consistent();
+  servers.at("a")->fail(0);
+  EXPECT_THAT(names(probe().found), ElementsAre("a"));
+  EXPECT_EQ(state_of("a"), "mounted");
+  EXPECT_FALSE(debt("a"));
+  expect_consistent();
+  ASSERT_TRUE(release("c1"));
+  expect_nothing_left();
+}
+
 TEST_F(ManagerServed, ADeadMountIsTakenAwayAtTheEndOfItsLastContainer) {
   for (const bool noticed : {false, true}) {
     const std::string one = noticed ? "noticed before" : "not noticed before";
