@@ -281,20 +281,13 @@ void Invariants::reboot() {
   std::erase_if(containers, [](const auto& one) { return one.second.over; });
   for (auto& [key, container] : containers) {
     container.ending = true;
+    container.prepared = false;
     container.init = 0;
   }
 }
 
 void Invariants::check_end() {
   check();
-  // An unmount that was given up, of a mount that nobody could find, stays until somebody says that it is
-  // gone.
-  std::set<VolumeKey> given_up;
-  for (const DebtRow& debt : now_.debts) {
-    if (debt.parked && !now_.mount(debt.volume)->identity) given_up.insert(debt.volume);
-  }
-  std::erase_if(now_.debts, [&](const DebtRow& debt) { return given_up.contains(debt.volume); });
-  std::erase_if(now_.mounts, [&](const MountRow& row) { return given_up.contains(row.volume); });
   if (!now_.mounts.empty()) {
     broken(fmt::format("at the end {} is {}", now_.mounts.front().volume.text(),
                        mount_state_name(now_.mounts.front().state)));
@@ -305,7 +298,6 @@ void Invariants::check_end() {
     // Nothing shows a plain directory whose Mount was not answered, nor how often a call was counted.
     if (driver->manner().counts_calls || driver->manner().plain_directories) continue;
     for (const auto& [volume, state] : driver->volumes()) {
-      if (given_up.contains({name, volume})) continue;
       if (!state.users.empty() && parts_.kernel.has(state.kernel_id))
         broken(fmt::format("driver {} has users of {} at the end", name, volume));
       if (parts_.kernel.at(driver->mount_point(volume)) != nullptr)

@@ -158,7 +158,7 @@ void World::act() {
   } else if (what < 305) {
     // A prepare that arrives after its cleanup is refused, for an hour.
     if (auto* one = any([&](const Container& c) {
-          return c.over && c.calls == 0 && c.prepared && clock_.peek() - c.ended < minutes(40);
+          return c.over && c.calls == 0 && c.prepared && clock_.peek() - c.prepared_at < minutes(40);
         })) {
       prepare(*one);
     }
@@ -373,6 +373,7 @@ void World::prepared(const ContainerKey& key, const v1::ContainerLaunchInfo& lau
     container.held[volume] = id;
   }
   container.prepared = true;
+  container.prepared_at = clock_.peek();
   check();
 }
 
@@ -421,10 +422,7 @@ void World::clean_up(Container& container) {
     if (!owed) return;
     ++counts_.ended;
     // A prepare that comes after the cleanup of a container that never was is not refused.
-    if (now.calls == 0) {
-      now.over = true;
-      now.ended = clock_.peek();
-    }
+    if (now.calls == 0) now.over = true;
     check();
   });
 }
