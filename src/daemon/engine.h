@@ -65,6 +65,8 @@ class Engine final : public Api, private isolator::Books {
 
   // For what the host of this engine does without a caller (Reconciler).
   volume::Manager& manager() { return *volumes_; }
+  // Before the owed unmount of a volume is paid: StagedMounts::let_go().
+  Status let_go(const Context& context, const VolumeKey& volume) { return staged_->let_go(context, volume); }
   Ledger& ledger() { return *ledger_; }
   // The policy, and the record of what was refused: also for refusals of whoever hosts this engine.
   Admission& admission() { return *admission_; }

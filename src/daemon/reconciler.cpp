@@ -231,17 +231,20 @@ Result<std::vector<Workers::Task>> Reconciler::State::look(std::optional<BootTim
 
 void Reconciler::State::look_at_volumes(const volume::Due& due, std::vector<Workers::Task>& tasks) {
   for (const VolumeKey& volume : due.volumes) {
-    tasks.push_back({.name = "volume " + volume.text(),
-                     .drivers = {volume.driver},
-                     .most = most,
-                     .work = [this, volume](const Context& context) -> Workers::Outcome {
-                       auto settled = parts.volumes.settle_volume(context, volume);
-                       if (!settled) {
-                         return {.again = true,
-                                 .sentence = fmt::format("{}: {}", volume.text(), settled.error().text())};
-                       }
-                       return {.again = settled->busy, .sentence = std::move(settled->sentence)};
-                     }});
+    tasks.push_back(
+        {.name = "volume " + volume.text(),
+         .drivers = {volume.driver},
+         .most = most,
+         .work = [this, volume](const Context& context) -> Workers::Outcome {
+           if (const auto free = parts.let_go ? parts.let_go(context, volume) : Status(); !free) {
+             return {.again = true, .sentence = fmt::format("{}: {}", volume.text(), free.error().text())};
+           }
+           auto settled = parts.volumes.settle_volume(context, volume);
+           if (!settled) {
+             return {.again = true, .sentence = fmt::format("{}: {}", volume.text(), settled.error().text())};
+           }
+           return {.again = settled->busy, .sentence = std::move(settled->sentence)};
+         }});
   }
   if (due.books) {
     tasks.push_back({.name = "books",

@@ -26,6 +26,9 @@ class Reconciler {
     const Clock& clock;
     // The chain's, with all that a cleanup by a caller does.
     std::function<Result<std::vector<isolator::Owed>>(const Context&, const ContainerKey&)> cleanup;
+    // Before a volume is settled: an error, and nothing is done, while a mount of ours still shows it for a
+    // container that has ended.
+    std::function<Status(const Context&, const VolumeKey&)> let_go = {};
     // What a person should know, one sentence each.
     std::function<void(std::string)> say;
   };

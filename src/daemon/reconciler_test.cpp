@@ -64,6 +64,11 @@ class ReconcilerTest : public volume::ManagerTest {
             .ledger = *ledger,
             .clock = clock,
             .cleanup = [this](const Context& at, const ContainerKey& key) { return clean_up(at, key); },
+            .let_go = [this](const Context&, const VolumeKey&) -> Status {
+              const Lock lock(mutex);
+              if (!held) return {};
+              return Error{.code = Code::failed_precondition, .message = "told to hold on"};
+            },
             .say =
                 [this](std::string sentence) {
                   const Lock lock(mutex);
@@ -138,6 +143,7 @@ class ReconcilerTest : public volume::ManagerTest {
   std::unique_ptr<Reconciler> reconciler;
   Mutex mutex;
   unsigned failures = 0;
+  bool held = false;  // a mount of ours shows every volume still
 
  private:
   std::vector<std::string> said_, cleaned_;
@@ -165,6 +171,28 @@ TEST_F(ReconcilerTest, ADebtIsPaidWhenItIsDueAndNotBefore) {
   quiet();
   expect_nothing_left();
   EXPECT_THAT(said(), Contains(HasSubstr("fake/a: an unmount that was owed: settled")));
+}
+
+TEST_F(ReconcilerTest, AVolumeThatAMountOfOursShowsIsNotUnmounted) {
+  start();
+  owe("fake", "a");
+  {
+    const Lock lock(mutex);
+    held = true;
+  }
+  const unsigned attempts = debt("a")->attempts;
+  clock.advance(seconds(1));
+  quiet();
+  ASSERT_TRUE(debt("a"));
+  EXPECT_EQ(debt("a")->attempts, attempts);
+  EXPECT_THAT(said(), Contains(HasSubstr("fake/a: told to hold on")));
+  {
+    const Lock lock(mutex);
+    held = false;
+  }
+  clock.advance(minutes(10));
+  quiet();
+  expect_nothing_left();
 }
 
 // Nobody wakes it but its timer.

@@ -327,7 +327,7 @@ Status Routes::prepare(Call& call) {
     spec::Input input;
     input.file_text = form->is_string() ? std::string(form->get_string()) : json::serialize(*form);
     input.file_name = "request";
-    input.needs_command = false;
+    input.needs_command = false;  // the caller launches
     DVDI_TRY(request, spec::parse_request(input));
   }
   if (!id.empty()) set_container_id(request, id);

@@ -26,6 +26,8 @@ Result<std::unique_ptr<Service>> Service::open(const Context& context, const Con
                         .clock = context.clock(),
                         .cleanup = [&engine](const Context& call,
                                              const ContainerKey& key) { return engine.cleanup(call, key); },
+                        .let_go = [&engine](const Context& call,
+                                            const VolumeKey& volume) { return engine.let_go(call, volume); },
                         .say = service->parts_.info});
   DVDI_CHECK(service->reconciler_->start());
   return service;

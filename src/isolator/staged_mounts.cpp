@@ -7,7 +7,7 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <map>
+#include <optional>
 #include <set>
 
 #include "base/failpoint.h"
@@ -96,7 +96,7 @@ Status StagedMounts::make(const Context& context, const ContainerKey& key, unsig
   const auto answer = parts_.helpers.run(
       context.with_timeout(options_.mount_timeout),
       fmt::format("making the private mount of volume '{}'", printable(instruction.volume())), make_staged,
-      encode(place, instruction));
+      encode(place, instruction), instruction.volume());
   failpoint("staged.make.after", row.path);
   if (!answer) return fail(answer.error());
   v1::MountIdentity identity;
@@ -266,6 +266,33 @@ std::vector<std::string> StagedMounts::settle(const Context& context) {
   }
   remove_stray_folders(context);
   return notices;
+}
+
+Status StagedMounts::let_go(const Context& context, const VolumeKey& volume) {
+  DVDI_TRY(const std::vector<ContainerKey> left, leftovers(context));
+  if (left.empty()) return {};
+  std::optional<MountRow> mount;
+  DVDI_CHECK(parts_.ledger.read(context, "read a mount", [&](Reader& reader) -> Status {
+    DVDI_TRY(mount, reader.mount(volume));
+    return {};
+  }));
+  for (const ContainerKey& key : left) {
+    const auto taken = take_leftover(context, key);
+    if (taken || !mount || !mount->identity) continue;
+    DVDI_TRY(const std::vector<StagedRow> rows, rows_of(context, key));
+    // One whose identity is not known may be of any volume.
+    const bool shows = std::ranges::any_of(rows, [&](const StagedRow& row) {
+      return !row.identity ||
+             (row.identity->major == mount->identity->major && row.identity->minor == mount->identity->minor);
+    });
+    if (!shows) continue;
+    Error error = taken.error();
+    error.code = Code::failed_precondition;
+    error.message = fmt::format("the private mounts of container '{}', which has ended, show it still: {}",
+                                shown(key), error.message);
+    return error;
+  }
+  return {};
 }
 
 // Folders that no row knows and that hold no mount, older than an hour: of another boot, or of books that

@@ -43,6 +43,9 @@ class StagedMounts final : public Isolator {
   // another boot: when an engine starts, and before debts are paid. One sentence for each thing that was done
   // or could not be done.
   std::vector<std::string> settle(const Context& context);
+  // As settle(), before the owed unmount of a volume is paid. failed_precondition: a private mount of a
+  // container that has ended still shows it.
+  Status let_go(const Context& context, const VolumeKey& volume);
 
  private:
   bool still_there(const MountTable& table, const StagedRow& row,

@@ -369,6 +369,33 @@ TEST_F(StagedMountsTest, LeftoversOfContainersThatAreNoMoreAreTakenAway) {
   EXPECT_THAT(staged(), IsEmpty());
 }
 
+TEST_F(StagedMountsTest, AVolumeIsNotLetGoOfWhileALeftoverShowsIt) {
+  instruct(volume("a"));
+  instruct(volume("b"));
+  const auto answer = must_prepare();
+  const auto put_mount = [&](const std::string& name, int mount) {
+    write([&](Transaction& transaction) {
+      const v1::MountIdentity& identity = launch.mounts(mount).identity();
+      MountRow row{.volume = {"d", name}, .mount_id = name, .state = MountState::mounted};
+      row.identity = StoredIdentity{
+          .mount_id = identity.mount_id(), .major = identity.major(), .minor = identity.minor()};
+      row.since = transaction.now();
+      return transaction.put(row);
+    });
+  };
+  put_mount("a", 0);
+  put_mount("b", 1);
+  const UniqueFd busy(::open(answer.mounts(1).source().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  EXPECT_TRUE(isolator->let_go(Context(), {"d", "a"}));
+  const auto held = isolator->let_go(Context(), {"d", "b"});
+  ASSERT_FALSE(held);
+  EXPECT_EQ(held.error().code, Code::failed_precondition);
+  EXPECT_THAT(held.error().text(),
+              AllOf(HasSubstr("container '/agent/parent.child'"), HasSubstr("isolator_test (pid")));
+  put_container(ContainerState::running);  // not a leftover: its own cleanup sees to it
+  EXPECT_TRUE(isolator->let_go(Context(), {"d", "b"}));
+}
+
 TEST_F(StagedMountsTest, RecoverTakesWhatIsInNoBooksAndNoList) {
   instruct(volume("a"));
   must_prepare();
