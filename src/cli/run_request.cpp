@@ -58,7 +58,8 @@ Result<spec::Input> input_of(const std::optional<std::string>& file, const char*
 }  // namespace
 
 Result<v1::ContainerRequest> file_request(const std::string& file, const char* const* environment) {
-  DVDI_TRY(const spec::Input input, input_of(file, environment));
+  DVDI_TRY(spec::Input input, input_of(file, environment));
+  input.needs_command = false;
   return spec::parse_request(input);
 }
 

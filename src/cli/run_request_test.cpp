@@ -113,5 +113,15 @@ TEST_F(RunRequestTest, HandsOnWhatIsWrong) {
   EXPECT_EQ(request.error().code, Code::invalid_argument);
 }
 
+TEST_F(RunRequestTest, ARequestThatIsOnlyLookedAtNeedsNoCommand) {
+  const auto path = file(R"([{"container_path": "data", "mode": "RW", "source": {"type": "DOCKER_VOLUME",
+                              "docker_volume": {"driver": "local", "name": "v"}}}])");
+  const std::array<const char*, 3> environment = {"DVDI_VOLUME_NAME=w", "DVDI_VOLUME_DRIVER=local", nullptr};
+  const auto request = file_request(path, environment.data());
+  ASSERT_TRUE(request) << request.error().text();
+  EXPECT_EQ(request->container_info().volumes_size(), 2);
+  EXPECT_FALSE(file_request(folder_ / "nothing", no_environment_.data()));
+}
+
 }  // namespace
 }  // namespace dvdi::cli

@@ -47,6 +47,8 @@ std::string_view action_name(Action action) {
       return "read volumes";
     case Action::read_events:
       return "read events";
+    case Action::verify_events:
+      return "verify events";
     case Action::read_usage:
       return "read usage";
     case Action::read_drivers:

@@ -28,6 +28,7 @@ enum class Action {
   read_containers,
   read_volumes,
   read_events,
+  verify_events,
   read_usage,
   read_drivers,
   read_metrics,

@@ -21,9 +21,9 @@ const std::vector<gid_t> no_groups;
 
 constexpr std::array every_action = {Action::recover,       Action::prepare,         Action::isolate,
                                      Action::cleanup,       Action::read_containers, Action::read_volumes,
-                                     Action::read_events,   Action::read_usage,      Action::read_drivers,
-                                     Action::read_metrics,  Action::create_volume,   Action::remove_volume,
-                                     Action::release_volume};
+                                     Action::read_events,   Action::verify_events,   Action::read_usage,
+                                     Action::read_drivers,  Action::read_metrics,    Action::create_volume,
+                                     Action::remove_volume, Action::release_volume};
 
 TEST(Access, StandingComesFromTheKernelsCredentials) {
   EXPECT_EQ(standing_of({}, root, {}), Standing::root);

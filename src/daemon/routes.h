@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -43,6 +44,7 @@ class Routes {
     std::string_view method;
     std::string_view path;  // "/v1/volumes/*/*": each * is one segment
     Work work;
+    std::optional<Action> action;  // nullopt: everybody may
   };
   static const std::vector<Route>& table();
 
