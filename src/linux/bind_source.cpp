@@ -51,6 +51,12 @@ Result<BindSource> open_source(const v1::ContainerMountInfo& instruction) {
   if ((flags & MS_NOSUID) != 0) attributes |= MOUNT_ATTR_NOSUID;
   if ((flags & MS_NODEV) != 0) attributes |= MOUNT_ATTR_NODEV;
   DVDI_CHECK(set_mount_attributes(result.mount.get(), attributes, MS_PRIVATE, depth));
+  // The volume's own mount is nosuid and nodev for the host's sake (the local driver's always is); whoever
+  // leaves one of the flags out was allowed to, for this one container path.
+  std::uint64_t cleared = 0;
+  if ((flags & MS_NOSUID) == 0) cleared |= MOUNT_ATTR_NOSUID;
+  if ((flags & MS_NODEV) == 0) cleared |= MOUNT_ATTR_NODEV;
+  if (cleared != 0) DVDI_CHECK(clear_mount_attributes(result.mount.get(), cleared));
   if (instruction.has_idmap()) {
     DVDI_TRY(const UniqueFd user_namespace, make_user_namespace(instruction.idmap()));
     DVDI_CHECK(set_mount_idmap(result.mount.get(), user_namespace.get(), depth));

@@ -14,9 +14,10 @@ struct BindSource {
 
 // Opens `instruction.source`, verifies from that very descriptor that it lies in the mount that `identity`
 // says, and copies the mount with the instruction's flags: read-only, nosuid and nodev hold for what is
-// mounted below it, too. The copy is private: what is mounted below the source later would come without those
-// flags. Must be called in the mount namespace that the identity was taken in: mount ids are a namespace's
-// own.
+// mounted below it, too. Without nosuid or nodev the copy has them not, whatever the source has; what is
+// mounted below it keeps its own. The copy is private: what is mounted below the source later would come
+// without those flags. Must be called in the mount namespace that the identity was taken in: mount ids are a
+// namespace's own.
 Result<BindSource> open_bind_source(const v1::ContainerMountInfo& instruction);
 
 }  // namespace dvdi

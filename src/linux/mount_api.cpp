@@ -93,6 +93,14 @@ Status set_mount_attributes(int mount, std::uint64_t attributes, std::uint64_t p
   return {};
 }
 
+Status clear_mount_attributes(int mount, std::uint64_t attributes) {
+  mount_attr attr{};
+  attr.attr_clr = attributes;
+  if (::mount_setattr(mount, "", AT_EMPTY_PATH, &attr, sizeof attr) != 0)
+    return os_error("clearing attributes of a mount (mount_setattr)", errno);
+  return {};
+}
+
 Status set_mount_idmap(int mount, int user_namespace, Depth depth) {
   const std::string fs_type = fs_type_of(mount);
   const auto unsupported = [&](std::string_view why) {

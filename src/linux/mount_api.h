@@ -22,6 +22,8 @@ Result<UniqueFd> clone_mount(int fd, Depth depth);
 // Adds `attributes` (MOUNT_ATTR_*) to a mount and sets its propagation (MS_PRIVATE, MS_SLAVE, …; 0 leaves
 // it).
 Status set_mount_attributes(int mount, std::uint64_t attributes, std::uint64_t propagation, Depth depth);
+// Takes them from that one mount; what is mounted below it keeps its own.
+Status clear_mount_attributes(int mount, std::uint64_t attributes);
 
 // Makes files of the mount appear with the owners that the user namespace maps theirs to. `unsupported`, and
 // the name of the file system, where the kernel cannot do it there.

@@ -90,6 +90,21 @@ TEST_F(MountApi, ReadOnlyNosuidNodevHoldForSubmounts) {
   EXPECT_TRUE(std::ofstream(top_ / "source/sub/x"));
 }
 
+TEST_F(MountApi, FlagsThatAreLeftOutAreTakenFromTheVolumeButNotFromWhatIsBelowIt) {
+  for (const char* path : {"source", "source/sub"}) {
+    ASSERT_EQ(::mount(nullptr, (top_ / path).c_str(), nullptr, MS_REMOUNT | MS_BIND | MS_NOSUID | MS_NODEV,
+                      nullptr),
+              0);
+  }
+  auto source = open_bind_source(instruction(MS_NODEV));
+  ASSERT_TRUE(source) << source.error().text();
+  attach(*source);
+  EXPECT_FALSE(has_option(top_ / "target", "nosuid"));
+  EXPECT_TRUE(has_option(top_ / "target", "nodev"));
+  EXPECT_TRUE(has_option(top_ / "target/sub", "nosuid"));
+  EXPECT_TRUE(has_option(top_ / "source", "nosuid")) << "the source itself must not change";
+}
+
 TEST_F(MountApi, WithoutRecursionTheSubmountIsNotThere) {
   v1::ContainerMountInfo info = instruction(0);
   info.set_flags(MS_BIND);

@@ -43,7 +43,7 @@ class Client:
         self.answered.setdefault((method, path), set()).add(answer.status)
         schema = self.file.answer_schema(method, path, answer.status, kind)
         try:
-            value = json.loads(text) if kind.split(";")[0].endswith("json") else text
+            value = json.loads(text) if kind.split(";")[0].endswith(("/json", "+json")) else text
             self.file.check(schema, value)
         except Exception as error:
             raise AssertionError(f"{where}\n{error}") from error
