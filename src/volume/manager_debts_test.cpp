@@ -61,6 +61,28 @@ TEST_F(ManagerDebts, ARefusedUnmountOfAPlainDirectoryIsOwedToo) {
   expect_nothing_left();
 }
 
+TEST_F(ManagerDebts, ADriverThatForgotItsPlainDirectoriesIsDoneWithUs) {
+  fake->manner.plain_directories = true;
+  ASSERT_TRUE(acquire("c1", {want("a")}));
+  ASSERT_TRUE(fake->unmount(Context(), "a", row("a")->mount_id));
+  const auto owed = release("c1");
+  ASSERT_TRUE(owed);
+  EXPECT_THAT(*owed, IsEmpty());
+  expect_nothing_left();
+}
+
+TEST_F(ManagerDebts, ARefusedPlainDirectoryIsReleasedByHand) {
+  fake->manner.plain_directories = true;
+  ASSERT_TRUE(acquire("c1", {want("a")}));
+  fake->fail(Operation::unmount, "a", Fault::refuse, 2);
+  ASSERT_TRUE(release("c1"));
+  const auto released = manager->release_volume(context(), volume("a"), false);
+  ASSERT_TRUE(released) << released.error().text();
+  EXPECT_TRUE(released->done);
+  EXPECT_FALSE(row("a"));
+  EXPECT_FALSE(debt("a"));
+}
+
 TEST_F(ManagerDebts, TheWaitDoublesUpToTheCap) {
   policy.unmount_attempts = 1000;
   restart();

@@ -141,7 +141,11 @@ Result<std::optional<std::string>> Work::take_down_by_hand(MountRow row, const s
     row.pending = row.state == MountState::mounting ? Pending::mount : Pending::unmount;
     DVDI_CHECK(move(row, MountState::unknown, cause("found without anybody at work on it")));
   }
-  const Pending before = row.pending;
+  // Whether a plain directory is still used, only the driver knows. Where it refused before and refuses
+  // again, the word of whoever releases it ends the matter: there is nothing to unmount.
+  const bool refused_plain =
+      debt && row.pending == Pending::refused && !row.mount_point.empty() && !row.identity;
+  const Pending before = refused_plain ? Pending::unmount : row.pending;
   DVDI_CHECK(begin_take_down(row, "released by hand", [&](Transaction& transaction) {
     return resume_debt(transaction, volume_, context_.trace_id());
   }));

@@ -112,6 +112,11 @@ Result<std::optional<std::string>> Work::unmount(MountRow row,
   }
   switch (answer.error().outcome) {
     case Outcome::refused:
+      if (plain_and_whole) {
+        // A driver that has lost its books refuses, too: it does not say any more that the volume is mounted.
+        const auto path = calls_.path(context_, volume_);
+        there = path ? !path->empty() : path.error().outcome != Outcome::refused;
+      }
       if (there) {
         // A driver that says busy seldom says who; one that does gives a hint.
         if (Error refusal = answer.error(); refusal.hint.empty()) {

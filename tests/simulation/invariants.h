@@ -23,7 +23,7 @@ struct Container {
   std::optional<ProcessIdentity> worker;  // the client that asked for it, where that is not the engine
   pid_t engine = 0;                       // that worked on it first
   pid_t init = 0;
-  bool prepared = false;                    // acknowledged, in this boot
+  bool prepared = false;  // acknowledged, in this boot
   BootTime prepared_at{};
   bool running = false;                     // isolate was acknowledged
   bool ending = false;                      // somebody has asked for its end, or may take it for dead
