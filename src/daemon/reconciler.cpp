@@ -21,8 +21,8 @@ namespace {
 // It belongs to a command that works on it itself; others belong to whoever asked.
 bool of_a_command(const ContainerRow& row) { return row.key.owner == "run"; }
 constexpr std::string_view task_ended = "whose task has ended";
-// Beyond the deadlines of the driver calls in it: locks, the ledger, looks at paths.
 constexpr Duration ask_drivers = std::chrono::seconds(10);  // each, when the books are rebuilt
+// Beyond the deadlines of the driver calls in it: locks, the ledger, looks at paths.
 constexpr Duration some_more = std::chrono::minutes(2);
 
 void sooner(std::optional<BootTime>& next, std::optional<BootTime> then) {
