@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <cstdint>
 #include <semaphore>
 #include <vector>
 
@@ -115,17 +116,39 @@ TEST_F(HttpServer, AClientThatDoesNotReadIsLeft) {
   EXPECT_THAT(one.rest(), Not(EndsWith("0\r\n\r\n")));
 }
 
+// Stands still until the test says otherwise.
+class StandingClock final : public Clock {
+ public:
+  BootTime boot() const override { return BootTime(milliseconds(passed_)); }
+  WallTime wall() const override { return system_clock().wall(); }
+  void advance(milliseconds time) { passed_ += time.count(); }
+
+ private:
+  std::atomic<std::int64_t> passed_ = 0;
+};
+
 TEST_F(HttpServer, AnIdleConnectionIsClosed) {
-  auto& server = serve_echo({.idle_timeout = milliseconds(20)});
+  StandingClock clock;
+  auto& server = serve(&echo, {.idle_timeout = milliseconds(20)}, clock);
+  // Until the server has closed it: when its wait begins is not seen from here.
+  const auto stays_idle = [&](const RawClient& client) {
+    wait_until([&] {
+      clock.advance(milliseconds(10));
+      return readable(client);
+    });
+  };
   auto fresh = client();
+  stays_idle(fresh);
   EXPECT_EQ(fresh.rest(), "");
   EXPECT_TRUE(fresh.at_end());
   auto used = client();
   used.say(whole);
   EXPECT_EQ(used.answer().second, "GET|/||");
+  stays_idle(used);
   EXPECT_EQ(used.rest(), "");
   EXPECT_TRUE(used.at_end());
   wait_until([&] { return server.connections() == 0; });
+  server_.reset();  // before its clock
 }
 
 TEST_F(HttpServer, AHeadHasALimit) {

@@ -224,13 +224,16 @@ TEST_F(HttpServer, ABodyThatWasNotReadCostsTheConnectionOnlyIfItIsStillToCome) {
 }
 
 TEST_F(HttpServer, ABodyThatComesWhileTheHandlerWorksDoesNotCostTheConnection) {
+  std::binary_semaphore called(0);
   std::binary_semaphore sent(0);
   serve([&](const Context&, IncomingRequest&, Answer& answer) {
+    called.release();
     sent.acquire();
     std::ignore = answer.send(200, "", "ok");
   });
   auto one = client();
   one.say(post("Content-Length: 5\r\n", ""));
+  called.acquire();
   one.say("12345");
   sent.release();
   EXPECT_THAT(one.answer().first, Not(HasSubstr("Connection: close")));
