@@ -107,7 +107,7 @@ std::vector<std::string> plan(const Context& context, const VolumeKey& volume, c
   if (!row.mount_point.empty()) {
     const auto table = MountTable::read();
     if (table && !shows(*table, row)) {
-      steps.push_back("the kernel's mount table does not show it");
+      steps.emplace_back("the kernel's mount table does not show it");
     } else if (std::string busy = in_use_by(context, row.mount_point); !busy.empty()) {
       steps.push_back(busy);
     }
@@ -116,9 +116,9 @@ std::vector<std::string> plan(const Context& context, const VolumeKey& volume, c
   steps.push_back(fmt::format("call the driver's Unmount with that mount id, once, for at most {} s",
                               std::chrono::ceil<std::chrono::seconds>(most).count()));
   if (row.identity && has_server(row.identity->fs_type)) {
-    steps.push_back("if the driver leaves the mount behind and its server is gone, detach the dead mount");
+    steps.emplace_back("if the driver leaves the mount behind and its server is gone, detach the dead mount");
   }
-  steps.push_back(
+  steps.emplace_back(
       "look at the kernel's mount table: if the mount is gone, nothing is owed any more; if not, it stays "
       "owed and its attempts count anew");
   return steps;
