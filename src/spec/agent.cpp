@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <iterator>
 #include <limits>
+#include <ranges>
 
 #include "base/text.h"
 #include "spec/document.h"
@@ -53,9 +54,9 @@ std::optional<std::string> id_text(const json::value& id, std::string_view place
     at = member(at, "parent");
   }
   std::string text;
-  for (auto value = values.rbegin(); value != values.rend(); ++value) {
+  for (const auto& value : values | std::views::reverse) {
     if (!text.empty()) text += '.';
-    text += *value;
+    text += value;
   }
   if (text.size() <= max_nested_id_bytes) return text;
   problems.add(place, fmt::format("is {} bytes long with its parents, at most {} are allowed", text.size(),

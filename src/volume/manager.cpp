@@ -248,7 +248,7 @@ Result<std::vector<Owed>> Manager::abandon(const Context& context, const Contain
 
 Status Manager::State::let_go(Transaction& transaction, const VolumeKey& volume,
                               const std::string& keep_mounted, const std::string& trace_id,
-                              std::vector<TakeDown>& to_take_down, std::vector<Owed>& owed) {
+                              std::vector<TakeDown>& to_take_down, std::vector<Owed>& owed) const {
   DVDI_TRY(auto row, transaction.mount(volume));
   if (!row) return {};
   const auto owe_it = [&](const std::string& why) -> Status {

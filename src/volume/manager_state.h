@@ -48,7 +48,8 @@ struct Manager::State {
   // After the last reference to the volume went, in the same transaction: the intent to unmount it, for the
   // caller to carry out, or what is owed instead.
   Status let_go(Transaction& transaction, const VolumeKey& volume, const std::string& keep_mounted,
-                const std::string& trace_id, std::vector<TakeDown>& to_take_down, std::vector<Owed>& owed);
+                const std::string& trace_id, std::vector<TakeDown>& to_take_down,
+                std::vector<Owed>& owed) const;
   Result<bool> note_found(const Context& context, const VolumeKey& volume, const Claim& claim);
   Result<std::vector<Owed>> release(const Context& context, const ContainerKey& key,
                                     const std::string& keep_mounted,
