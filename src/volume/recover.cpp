@@ -495,10 +495,11 @@ void Recovery::unmount() {
   const std::size_t share = std::max<std::size_t>(1, unmounts_at_once / queues.size());
   Mutex mutex;
   std::vector<std::function<void()>> workers;
-  for (auto& [driver, queue] : queues) {
+  for (auto& one_driver : queues) {
+    Queue& queue = one_driver.second;
     const std::size_t count = std::min({share, unmounts_at_once_of_a_driver, queue.volumes.size()});
     for (std::size_t i = 0; i < count; ++i) {
-      workers.emplace_back([&, &queue = queue] {
+      workers.emplace_back([&] {
         for (;;) {
           const Manager::State::TakeDown* one = nullptr;
           {
