@@ -192,6 +192,17 @@ TEST(Access, AProcessIsItsUsersOrNot) {
   EXPECT_EQ(open_process_of(0, -1).error().code, Code::not_found);
 }
 
+TEST(Access, AProcessThatHasEndedIsNobodysEvenWhileItsNumberIsTaken) {
+  Child child;
+  const auto opened = open_process_of(::getuid(), child.pid());
+  ASSERT_TRUE(opened) << opened.error().text();
+  ::kill(child.pid(), SIGKILL);
+  siginfo_t info{};
+  // It has ended and is not waited for: /proc still tells whose it was.
+  ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(child.pid()), &info, WEXITED | WNOWAIT), 0);
+  EXPECT_EQ(open_process_of(::getuid(), child.pid()).error().code, Code::not_found);
+}
+
 TEST(Access, AProcessWithOtherRightsIsNobodys) {
   if (::geteuid() != 0) GTEST_SKIP() << "needs root";
   Child child(uid_t{1000});

@@ -253,6 +253,20 @@ TEST(Policy, Permits) {
   EXPECT_FALSE(allows(suid, {}, one("d", "v", {{"dvdi.suid", "true"}, {"dvdi.dev", "true"}})));
 }
 
+TEST(Policy, ARuleThatAllowsPermitsOnlyWhatItNames) {
+  const auto suid = one("d", "v", {{"dvdi.suid", "true"}});
+  const auto dev = one("d", "v", {{"dvdi.dev", "true"}});
+  const std::string rule = "[[rule]]\nname = \"r\"\neffect = \"allow\"\n";
+  EXPECT_FALSE(allows(policy(rule), {}, suid));
+  EXPECT_FALSE(allows(policy(rule), {}, dev));
+  EXPECT_FALSE(allows(policy(rule + "permit = [\"dev\", \"ownership\"]"), {}, suid));
+  EXPECT_FALSE(allows(policy(rule + "permit = [\"suid\", \"ownership\"]"), {}, dev));
+  EXPECT_TRUE(allows(policy(rule + "permit = [\"dev\"]"), {}, dev));
+  // The search goes on, and a later rule may permit it.
+  EXPECT_TRUE(
+      allows(policy(rule + "[[rule]]\nname = \"s\"\neffect = \"allow\"\npermit = [\"suid\"]"), {}, suid));
+}
+
 TEST(Policy, Mode) {
   const Policy reading = policy("[[rule]]\nname = \"r\"\neffect = \"allow\"\nmode = \"ro\"");
   EXPECT_TRUE(allows(reading, {}, one("d", "v", {}, v1::Volume::RO)));
