@@ -9,9 +9,7 @@ set(CMAKE_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXE
 set(doc share/doc/dvdi)
 
 install(TARGETS dvdi RUNTIME DESTINATION bin)
-if(TARGET dvdid)
-  install(TARGETS dvdid RUNTIME DESTINATION sbin)
-endif()
+install(TARGETS dvdid RUNTIME DESTINATION sbin)
 install(FILES examples/dvdi.toml DESTINATION /etc/dvdi)
 install(FILES packaging/systemd/dvdid.service packaging/systemd/dvdid.socket DESTINATION /lib/systemd/system)
 install(FILES packaging/tmpfiles/dvdi.conf DESTINATION lib/tmpfiles.d)

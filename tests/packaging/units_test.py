@@ -110,6 +110,7 @@ def main():
     expect(values(service, "StateDirectoryMode") == ["0711"], "dvdid.service: StateDirectoryMode=0711")
     drain = default_of(root, "drain_timeout")
     stop = seconds(values(service, "TimeoutStopSec")[0])
+    expect(drain is not None, "docs/configuration.md has no drain_timeout")
     expect(drain is None or stop >= drain + 30, f"dvdid.service: TimeoutStopSec is {stop} s, drain_timeout {drain} s")
 
     with tempfile.TemporaryDirectory(prefix="dvdi-tmpfiles.") as made:
