@@ -151,10 +151,11 @@ class Daemon {
         reload(*service);
         continue;
       }
+      const Duration drain_timeout = service->drain_timeout();
       log::info(fmt::format("signal {}: ending when what is running has ended, in {} s at most", signal,
-                            config.drain_timeout / std::chrono::seconds(1)));
+                            drain_timeout / std::chrono::seconds(1)));
       ::sd_notify(0, "STOPPING=1");
-      if (!service->drain(Context().with_timeout(config.drain_timeout)))
+      if (!service->drain(Context().with_timeout(drain_timeout)))
         log::warning("what was still running is cancelled: it is rolled back or settled");
       service.reset();
       log::info("ended");

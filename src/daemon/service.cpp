@@ -8,6 +8,36 @@
 
 namespace dvdi {
 
+namespace {
+
+// Of what the daemon holds to from its start to its end: tables and keys whose values are not those in force.
+std::vector<std::string> what_differs(const Config& read, const Config& in_force) {
+  const volume::Policy& now = read.volumes;
+  const volume::Policy& then = in_force.volumes;
+  std::vector<std::string> names;
+  const auto compare = [&](const char* name, bool same) {
+    if (!same) names.emplace_back(name);
+  };
+  compare("state_dir", read.state_dir == in_force.state_dir);
+  compare("socket", read.socket == in_force.socket);
+  compare("sandbox_in_container", read.sandbox_in_container == in_force.sandbox_in_container);
+  compare("[deadlines]", now.mount_deadline == then.mount_deadline &&
+                             now.unmount_deadline == then.unmount_deadline &&
+                             now.call_deadline == then.call_deadline);
+  compare("[limits]",
+          now.calls_per_driver == then.calls_per_driver && now.calls_waiting == then.calls_waiting);
+  compare("[debts]", now.unmount_attempts == then.unmount_attempts && now.debt_backoff == then.debt_backoff &&
+                         now.debt_backoff_cap == then.debt_backoff_cap &&
+                         now.late_answer == then.late_answer);
+  compare("[secrets]", now.secret_options == then.secret_options);
+  compare("[docker]",
+          read.docker.roots == in_force.docker.roots && read.docker.settings == in_force.docker.settings);
+  compare("[driver]", now.by_driver == then.by_driver && read.docker.by_name == in_force.docker.by_name);
+  return names;
+}
+
+}  // namespace
+
 Service::~Service() {
   // Nobody may call the engine any more before it goes.
   server_.reset();
@@ -61,16 +91,17 @@ Status Service::serve(UniqueFd listening) {
 Result<std::vector<std::string>> Service::reload(const Config& config) {
   DVDI_TRY(const auto group, find_group(config.access.group));
   DVDI_CHECK(engine_->admission().load(config.access.policy_file));
-  std::vector<std::string> rest;
   const Lock lock(mutex_);
-  if (config.state_dir != config_.state_dir) rest.emplace_back("state_dir");
-  if (config.socket != config_.socket) rest.emplace_back("socket");
-  if (config.sandbox_in_container != config_.sandbox_in_container) rest.emplace_back("sandbox_in_container");
-  const std::string state_dir = config_.state_dir;
-  config_ = config;
-  config_.state_dir = state_dir;
+  config_.access = config.access;
+  config_.agent = config.agent;
+  config_.drain_timeout = config.drain_timeout;
   group_ = group;
-  return rest;
+  return what_differs(config, config_);
+}
+
+Duration Service::drain_timeout() {
+  const Lock lock(mutex_);
+  return config_.drain_timeout;
 }
 
 bool Service::drain(const Context& context) {

@@ -29,9 +29,10 @@ class Service {
 
   // Serves on that socket from now on.
   Status serve(UniqueFd listening);
-  // Takes over what can change: drivers' deadlines and limits, debts, access and policy. What cannot is
-  // returned, as names of keys that need a restart.
+  // Takes over what can change: access and policy, rules for agents, drain_timeout. What else is not as it is
+  // in force is returned, as names of keys and tables that need a restart.
   Result<std::vector<std::string>> reload(const Config& config);
+  Duration drain_timeout();
   // Accepts nothing more and lets what is running end, while the context lasts. False: something had to be
   // cancelled.
   bool drain(const Context& context);

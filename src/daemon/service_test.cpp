@@ -247,15 +247,58 @@ TEST_F(ServiceTest, MetricsAndHealthAnswer) {
   EXPECT_THAT(metrics.text, HasSubstr("dvdi_mounts{state=\"mounted\"} 0\n"));
 }
 
-TEST_F(ServiceTest, ReloadSaysWhatNeedsARestart) {
+TEST_F(ServiceTest, ReloadTakesOverWhatCanChange) {
   Config changed = config_;
-  changed.socket = "/elsewhere";
   changed.agent.default_driver = "local";
+  changed.drain_timeout = std::chrono::seconds(7);
   const auto rest = service_->reload(changed);
   ASSERT_TRUE(rest);
-  EXPECT_THAT(*rest, ElementsAre("socket"));
+  EXPECT_THAT(*rest, ElementsAre());
+  EXPECT_EQ(service_->drain_timeout(), std::chrono::seconds(7));
   changed.access.group = "no such group";
+  changed.drain_timeout = std::chrono::seconds(8);
   EXPECT_FALSE(service_->reload(changed));
+  EXPECT_EQ(service_->drain_timeout(), std::chrono::seconds(7));
+}
+
+TEST_F(ServiceTest, ReloadSaysEachTimeWhatNeedsARestart) {
+  const std::vector<std::pair<std::string, std::string>> keys = {
+      {"socket = '/elsewhere'", "socket"},
+      {"sandbox_in_container = '/elsewhere'", "sandbox_in_container"},
+      {"[deadlines]\nmount = 1", "[deadlines]"},
+      {"[deadlines]\nunmount = 1", "[deadlines]"},
+      {"[deadlines]\nother = 1", "[deadlines]"},
+      {"[limits]\ncalls_per_driver = 1", "[limits]"},
+      {"[limits]\ncalls_waiting = 1", "[limits]"},
+      {"[debts]\nattempts = 1", "[debts]"},
+      {"[debts]\nbackoff = 2", "[debts]"},
+      {"[debts]\nbackoff_cap = 1", "[debts]"},
+      {"[debts]\nlate_answer = 1", "[debts]"},
+      {"[secrets]\noptions = []", "[secrets]"},
+      {"[docker]\nplugin_dir = '/elsewhere'", "[docker]"},
+      {"[docker]\nspec_dirs = ['/elsewhere']", "[docker]"},
+      {"[docker]\nconnect_patience = 1", "[docker]"},
+      {"[docker]\nplain_directories = true", "[docker]"},
+      {"[driver.x]\nplain_directories = true", "[driver]"},
+      {"[driver.x]\ncalls_at_once = 1", "[driver]"},
+      {"[driver.x]\ndeadlines.get = 1", "[driver]"},
+  };
+  const auto none = service_->reload(config_);
+  ASSERT_TRUE(none);
+  EXPECT_THAT(*none, ElementsAre());
+  for (const auto& [text, name] : keys) {
+    auto changed = parse_config(text, "dvdi.toml");
+    ASSERT_TRUE(changed) << changed.error().text();
+    changed->state_dir = config_.state_dir;
+    if (name != "socket") changed->socket = config_.socket;
+    if (!text.contains("plugin_dir") && !text.contains("spec_dirs"))
+      changed->docker.roots = config_.docker.roots;
+    for (int again = 0; again < 2; ++again) {
+      const auto rest = service_->reload(*changed);
+      ASSERT_TRUE(rest);
+      EXPECT_THAT(*rest, ElementsAre(name)) << text;
+    }
+  }
 }
 
 }  // namespace

@@ -47,7 +47,10 @@ class Table {
   unsigned line() const { return static_cast<unsigned>(table_.location().line()); }
   // invalid_argument at this table's line.
   Error wrong(std::string_view message) const { return at(table_, file_, message); }
-  bool has(const std::string& key) const { return table_.contains(key); }
+  bool has(const std::string& key) const {
+    if (file_.trace != nullptr) file_.trace->asked.push_back(path(key));
+    return table_.contains(key);
+  }
 
   Status duration(const char* key, Duration& into, Duration least, Duration most) {
     return take(key, [&](const toml::value& value) -> Status {

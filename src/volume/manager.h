@@ -23,6 +23,8 @@ struct DriverPolicy {
   std::optional<unsigned> calls_at_once, calls_waiting;
   std::optional<unsigned> unmount_attempts;
   std::optional<Duration> debt_backoff, debt_backoff_cap, late_answer;
+
+  bool operator==(const DriverPolicy&) const = default;
 };
 
 // How long and how often drivers are called.

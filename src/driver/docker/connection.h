@@ -16,6 +16,8 @@ struct Patience {
   Duration total = std::chrono::seconds(15);
   Duration first_delay = std::chrono::milliseconds(100);
   Duration longest_delay = std::chrono::seconds(8);
+
+  bool operator==(const Patience&) const = default;
 };
 
 // Thread-safe; calls run side by side.

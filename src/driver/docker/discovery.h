@@ -13,6 +13,8 @@ namespace dvdi::driver::docker {
 struct Roots {
   std::string run_dir = "/run/docker/plugins";
   std::vector<std::string> spec_dirs = {"/etc/docker/plugins", "/usr/lib/docker/plugins"};
+
+  bool operator==(const Roots&) const = default;
 };
 
 // What a plugin may be called: 1 to 255 bytes, no '/', no control character, no '.' at the beginning.

@@ -14,6 +14,8 @@ struct Settings {
   std::size_t answer_bytes = std::size_t{1} << 20U;  // longer answers are refused
   std::size_t list_bytes = std::size_t{16} << 20U;   // those of List: it names every volume there is
   bool plain_directories = false;                    // its mount points need not be mounts of their own
+
+  bool operator==(const Settings&) const = default;
 };
 
 // What a plugin that lacks an endpoint (HTTP 404) or refuses it still gives:
