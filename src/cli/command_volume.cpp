@@ -96,10 +96,8 @@ Result<int> volume_list(const Context& context, Api& api, const VolumeListComman
   if (screen.format == Format::json) {
     json::array volumes;
     for (const VolumeView& one : found.volumes) volumes.push_back(wire::to_json(one));
-    json::array warnings;
-    for (const std::string& one : found.warnings) warnings.emplace_back(one);
     DVDI_CHECK(screen.out.write_json(
-        json::object{{"volumes", std::move(volumes)}, {"warnings", std::move(warnings)}}));
+        json::object{{"volumes", std::move(volumes)}, {"warnings", wire::to_json(found.warnings)}}));
     return 0;
   }
   Table table({{"DRIVER"},

@@ -9,9 +9,12 @@
 
 #include <array>
 
+#include "linux/waiting_child_test.h"
+
 namespace dvdi {
 namespace {
 
+using test::WaitingChild;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
@@ -144,42 +147,8 @@ TEST(Access, AMemberSeesEventsOfItsContainersOnly) {
   EXPECT_TRUE(may_see_event(Standing::root, root, R"({"data":{"owner":"run"}})"));
 }
 
-// A child that waits until it is told to go.
-class Child {
- public:
-  explicit Child(std::optional<uid_t> effective = {}) {
-    std::array<int, 2> ready{};
-    EXPECT_EQ(::pipe(ready.data()), 0);
-    pid_ = ::fork();
-    if (pid_ == 0) {
-      if (effective && ::setresuid(static_cast<uid_t>(-1), *effective, static_cast<uid_t>(-1)) != 0)
-        ::_exit(1);
-      ::close(ready[0]);
-      ::close(ready[1]);
-      for (;;) ::pause();
-    }
-    ::close(ready[1]);
-    char byte = 0;
-    EXPECT_EQ(::read(ready[0], &byte, 1), 0);  // at its end: the child is what it is to be
-    ::close(ready[0]);
-  }
-  ~Child() { end(); }
-  Child(const Child&) = delete;
-  Child& operator=(const Child&) = delete;
-  pid_t pid() const { return pid_; }
-  void end() {
-    if (pid_ <= 0) return;
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
-    pid_ = -1;
-  }
-
- private:
-  pid_t pid_ = -1;
-};
-
 TEST(Access, AProcessIsItsUsersOrNot) {
-  Child child;
+  WaitingChild child;
   const auto opened = open_process_of(::getuid(), child.pid());
   ASSERT_TRUE(opened) << opened.error().text();
   EXPECT_TRUE(has_not_ended(*opened));
@@ -193,7 +162,7 @@ TEST(Access, AProcessIsItsUsersOrNot) {
 }
 
 TEST(Access, AProcessThatHasEndedIsNobodysEvenWhileItsNumberIsTaken) {
-  Child child;
+  WaitingChild child;
   const auto opened = open_process_of(::getuid(), child.pid());
   ASSERT_TRUE(opened) << opened.error().text();
   ::kill(child.pid(), SIGKILL);
@@ -205,7 +174,9 @@ TEST(Access, AProcessThatHasEndedIsNobodysEvenWhileItsNumberIsTaken) {
 
 TEST(Access, AProcessWithOtherRightsIsNobodys) {
   if (::geteuid() != 0) GTEST_SKIP() << "needs root";
-  Child child(uid_t{1000});
+  WaitingChild child(
+      [] { return ::setresuid(static_cast<uid_t>(-1), uid_t{1000}, static_cast<uid_t>(-1)) == 0; });
+  ASSERT_TRUE(child.ready());
   EXPECT_EQ(open_process_of(0, child.pid()).error().code, Code::permission_denied);
   EXPECT_EQ(open_process_of(1000, child.pid()).error().code, Code::permission_denied);
 }

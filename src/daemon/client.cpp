@@ -110,9 +110,7 @@ Result<Api::Prepared> Client::prepare(const Context& context, const PrepareOptio
   if (launch == nullptr || prepared.key.id.empty())
     return Error{.code = Code::corrupted, .message = "the daemon's answer to prepare has no launch_info"};
   DVDI_TRY(prepared.launch, wire::launch_of(*launch));
-  prepared.foreign_mount_points = list<std::string>(
-      answer, "foreign_mount_points",
-      [](const json::value& one) { return one.is_string() ? std::string(one.get_string()) : std::string(); });
+  prepared.foreign_mount_points = wire::texts_of(answer, "foreign_mount_points");
   return prepared;
 }
 
@@ -165,9 +163,7 @@ Result<Api::Volumes> Client::volumes(const Context& context, bool ask_drivers) {
   DVDI_TRY(const json::value answer,
            call(context, Verb::get, ask_drivers ? "/v1/volumes?ask=true" : "/v1/volumes"));
   return Volumes{.volumes = list<VolumeView>(answer, "volumes", wire::volume_view_of),
-                 .warnings = list<std::string>(answer, "warnings", [](const json::value& one) {
-                   return one.is_string() ? std::string(one.get_string()) : std::string();
-                 })};
+                 .warnings = wire::texts_of(answer, "warnings")};
 }
 
 Result<VolumeView> Client::volume(const Context& context, const std::string& driver,

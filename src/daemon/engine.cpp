@@ -128,6 +128,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const Context& context, const Confi
   DVDI_TRY(const bool alone, engine->take_engine_lock(context));
   DVDI_TRY(engine->locks_, KeyedLocks::open(dir + "/locks"));
   DVDI_CHECK(engine->open_ledger(context, alone));
+  engine->books_ = std::make_unique<isolator::LedgerBooks>(*engine->ledger_);
   engine->admission_ = std::make_unique<Admission>(Admission::Parts{helpers, *engine->ledger_});
   DVDI_CHECK(engine->admission_->load(config.access.policy_file));
   engine->drivers_ = std::make_unique<NodeCatalog>(dir, helpers, config.docker);
@@ -150,7 +151,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const Context& context, const Confi
   DVDI_TRY(engine->chain_,
            isolator::Chain::build(std::move(isolators),
                                   {.container_locks = *engine->locks_,
-                                   .books = *engine,
+                                   .books = *engine->books_,
                                    .roll_back_timeout = config.volumes.longest(driver::Operation::unmount) +
                                                         std::chrono::minutes(1)}));
   DVDI_CHECK(engine->volumes_->forget_other_boots(context));
@@ -223,7 +224,7 @@ Result<Api::Prepared> Engine::prepare(const Context& context, const PrepareOptio
   if (!launch) {
     // Whether the sandbox is in use by a container of the same id that was there before, the ledger knows.
     const Context after = context.detached(std::chrono::minutes(1));
-    const auto row = find(after, prepared.key);
+    const auto row = books_->find(after, prepared.key);
     if (ours && row && !*row)
       static_cast<void>(remove_sandbox(after, helpers_, config_.state_dir, prepared.key.id));
     return fail(std::move(launch).error());
@@ -250,7 +251,7 @@ Result<volume::Recovered> Engine::recover(const Context& context, const volume::
 }
 
 Result<std::vector<isolator::Owed>> Engine::cleanup(const Context& context, const ContainerKey& key) {
-  const auto row = find(context, key);
+  const auto row = books_->find(context, key);
   DVDI_TRY(auto owed, chain_->cleanup(context, key));
   if (row) remove_own_sandbox(context.detached(std::chrono::minutes(5)), *row);
   return owed;
@@ -259,30 +260,6 @@ Result<std::vector<isolator::Owed>> Engine::cleanup(const Context& context, cons
 void Engine::remove_own_sandbox(const Context& context, const std::optional<ContainerRow>& row) {
   if (!row || !row->directory_is_ours) return;
   static_cast<void>(remove_sandbox(context, helpers_, config_.state_dir, row->key.id));
-}
-
-Result<std::optional<ContainerRow>> Engine::find(const Context& context, const ContainerKey& key) {
-  std::optional<ContainerRow> row;
-  DVDI_CHECK(ledger_->read(context, "look for a container", [&](Reader& reader) -> Status {
-    DVDI_TRY(row, reader.container(key));
-    return {};
-  }));
-  return row;
-}
-
-Result<std::vector<std::string>> Engine::children(const Context& context, const ContainerKey& key) {
-  std::vector<std::string> children;
-  DVDI_CHECK(ledger_->read(context, "look for nested containers", [&](Reader& reader) -> Status {
-    DVDI_TRY(const auto rows, reader.containers());
-    for (const ContainerRow& row : rows) {
-      if (row.key.owner == key.owner && row.state != ContainerState::ended &&
-          row.key.id.starts_with(key.id + ".")) {
-        children.push_back(row.key.id);
-      }
-    }
-    return {};
-  }));
-  return children;
 }
 
 Result<std::vector<ContainerView>> Engine::containers(const Context& context, bool ended) {

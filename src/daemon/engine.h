@@ -11,6 +11,7 @@
 #include "daemon/catalog.h"
 #include "daemon/config.h"
 #include "isolator/chain.h"
+#include "isolator/ledger_books.h"
 #include "isolator/staged_mounts.h"
 #include "linux/file_lock.h"
 #include "linux/helper_pool.h"
@@ -20,7 +21,7 @@
 namespace dvdi {
 
 // Thread-safe.
-class Engine final : public Api, private isolator::Books {
+class Engine final : public Api {
  public:
   // Who hosts it: one of several commands that work side by side, or a daemon that has the state directory to
   // itself.
@@ -77,8 +78,6 @@ class Engine final : public Api, private isolator::Books {
   Result<bool> take_engine_lock(const Context& context);
   Status open_ledger(const Context& context, bool alone);
 
-  Result<std::optional<ContainerRow>> find(const Context& context, const ContainerKey& key) override;
-  Result<std::vector<std::string>> children(const Context& context, const ContainerKey& key) override;
   // A sandbox of ours goes with its container. One that cannot be deleted is left to a later command.
   void remove_own_sandbox(const Context& context, const std::optional<ContainerRow>& row);
 
@@ -88,6 +87,7 @@ class Engine final : public Api, private isolator::Books {
   UniqueFd engine_lock_;
   std::unique_ptr<KeyedLocks> locks_;
   std::unique_ptr<Ledger> ledger_;
+  std::unique_ptr<isolator::LedgerBooks> books_;
   std::unique_ptr<Admission> admission_;
   std::unique_ptr<NodeCatalog> drivers_;
   std::unique_ptr<volume::Manager> volumes_;

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "linux/fuse_test_server.h"
+#include "linux/waiting_child_test.h"
 #include "volume/manager_test_support.h"
 
 namespace dvdi {
@@ -16,6 +17,7 @@ namespace {
 using std::chrono::hours;
 using std::chrono::minutes;
 using std::chrono::seconds;
+using test::WaitingChild;
 using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -23,33 +25,6 @@ using testing::IsEmpty;
 using testing::Not;
 using testing::SizeIs;
 using volume::Fault;
-
-// A process that does nothing until it is ended.
-class Child {
- public:
-  Child() : pid_(::fork()) {
-    if (pid_ == 0) {
-      for (;;) ::pause();
-    }
-  }
-  ~Child() { end(); }
-  Child(const Child&) = delete;
-  Child& operator=(const Child&) = delete;
-  void end() {
-    if (pid_ <= 0) return;
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
-    pid_ = -1;
-  }
-  ProcessIdentity identity() const {
-    const auto found = identify_process(pid_);
-    EXPECT_TRUE(found);
-    return found ? *found : ProcessIdentity{};
-  }
-
- private:
-  pid_t pid_;
-};
 
 class ReconcilerTest : public volume::ManagerTest {
  protected:
@@ -237,7 +212,7 @@ TEST_F(ReconcilerTest, ADriverThatHangsDelaysOnlyItsOwn) {
 }
 
 TEST_F(ReconcilerTest, WhatATaskHadIsReleasedWhenItEnds) {
-  Child init;
+  WaitingChild init;
   start();
   prepare("c1", *identify_process(::getpid()));
   ASSERT_TRUE(manager->started(context(), container("c1"), init.identity(), true));
@@ -254,7 +229,7 @@ TEST_F(ReconcilerTest, WhatATaskHadIsReleasedWhenItEnds) {
 }
 
 TEST_F(ReconcilerTest, ATaskThatNobodyAskedToWatchIsLeftToItsOwner) {
-  Child init;
+  WaitingChild init;
   prepare("c1", init.identity(), "agent");
   ASSERT_TRUE(manager->started(context(), {"agent", "c1"}, init.identity(), false));
   init.end();
@@ -265,7 +240,7 @@ TEST_F(ReconcilerTest, ATaskThatNobodyAskedToWatchIsLeftToItsOwner) {
 
 // A daemon that was restarted watches what the one before it watched.
 TEST_F(ReconcilerTest, ATaskThatEndedMeanwhileIsReleasedAtTheStart) {
-  Child init;
+  WaitingChild init;
   prepare("c1", init.identity(), "agent");
   ASSERT_TRUE(manager->started(context(), {"agent", "c1"}, init.identity(), true));
   init.end();
@@ -274,7 +249,7 @@ TEST_F(ReconcilerTest, ATaskThatEndedMeanwhileIsReleasedAtTheStart) {
 }
 
 TEST_F(ReconcilerTest, ACommandThatIsKilledBeforeItsTaskRunsIsCleanedUpAfter) {
-  Child command;
+  WaitingChild command;
   start();
   prepare("c1", command.identity());
   quiet();
@@ -287,8 +262,8 @@ TEST_F(ReconcilerTest, ACommandThatIsKilledBeforeItsTaskRunsIsCleanedUpAfter) {
 }
 
 TEST_F(ReconcilerTest, ATaskThatOutlivesItsCommandKeepsItsVolumes) {
-  Child command;
-  Child init;
+  WaitingChild command;
+  WaitingChild init;
   start();
   prepare("c1", command.identity());
   ASSERT_TRUE(manager->started(context(), container("c1"), init.identity(), false));
@@ -301,7 +276,7 @@ TEST_F(ReconcilerTest, ATaskThatOutlivesItsCommandKeepsItsVolumes) {
 }
 
 TEST_F(ReconcilerTest, ACleanupThatFailsIsTriedAgainLater) {
-  Child command;
+  WaitingChild command;
   failures = 2;
   start();
   prepare("c1", command.identity());
@@ -432,7 +407,7 @@ TEST_F(ReconcilerTest, StopLetsWhatRunsEnd) {
 
 TEST_F(ReconcilerTest, StopCancelsWhatDoesNotEnd) {
   start();
-  Child command;
+  WaitingChild command;
   prepare("c1", command.identity());
   std::atomic<bool> cancelled = false;
   reconciler = nullptr;

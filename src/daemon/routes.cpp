@@ -69,19 +69,6 @@ Status only_members(const json::value& body, std::initializer_list<std::string_v
   return {};
 }
 
-void set_container_id(v1::ContainerRequest& request, const std::string& id) {
-  v1::ContainerID message;
-  bool outermost = true;
-  for (const std::string_view part : split(id, '.')) {
-    v1::ContainerID one;
-    one.set_value(std::string(part));
-    if (!outermost) *one.mutable_parent() = std::move(message);
-    message = std::move(one);
-    outermost = false;
-  }
-  *request.mutable_container_id() = std::move(message);
-}
-
 template <class T>
 json::array list(const std::vector<T>& all) {
   json::array out;
@@ -292,9 +279,7 @@ Status Routes::recover(Call& call) {
   DVDI_TRY(const volume::Recovered recovered, parts_.api.recover(call.to_the_end(), request));
   parts_.changed();
   json::object out = wire::to_json(recovered);
-  json::array all;
-  for (const std::string& one : warnings) all.emplace_back(one);
-  out["warnings"] = std::move(all);
+  out["warnings"] = wire::to_json(warnings);
   // An agent whose work directory the state is not in may want to know.
   if (!head.work_dir.empty()) {
     out["state_dir"] = parts_.state_dir;
@@ -334,7 +319,7 @@ Status Routes::prepare(Call& call) {
     input.needs_command = false;  // the caller launches
     DVDI_TRY(request, spec::parse_request(input));
   }
-  if (!id.empty()) set_container_id(request, id);
+  if (!id.empty()) request.mutable_container_id()->set_value(id);
   // Who launches by itself, through descriptors, needs no mounts to bind by path.
   DVDI_TRY(options.staged, flag_member(body, "staged", true));
   if (call.standing != Standing::root) {
@@ -352,17 +337,15 @@ Status Routes::prepare(Call& call) {
   parts_.changed();
   if (!prepared) return fail(prepared.error());
   DVDI_TRY(json::value launch, wire::launch_json(prepared->launch));
-  json::array foreign;
-  for (const std::string& one : prepared->foreign_mount_points) foreign.emplace_back(one);
-  json::array warnings;
-  for (const std::string& one : request.warnings()) warnings.emplace_back(one);
+  const std::vector<std::string> warnings(request.warnings().begin(), request.warnings().end());
   json::object out{{"owner", prepared->key.owner},
                    {"id", prepared->key.id},
                    {"container_id", wire::container_id_json(prepared->key.id)},
                    {"launch_info", std::move(launch)},
-                   {"warnings", std::move(warnings)}};
+                   {"warnings", wire::to_json(warnings)}};
   // They name volumes of others.
-  if (!options.staged && call.standing == Standing::root) out["foreign_mount_points"] = std::move(foreign);
+  if (!options.staged && call.standing == Standing::root)
+    out["foreign_mount_points"] = wire::to_json(prepared->foreign_mount_points);
   return call.give(out);
 }
 
@@ -436,9 +419,7 @@ Status Routes::volumes(Call& call) {
     if (const auto seen = seen_of(call.standing, call.caller(), std::move(one)))
       volumes.push_back(wire::to_json(*seen));
   }
-  json::array warnings;
-  for (const std::string& one : found.warnings) warnings.emplace_back(one);
-  return call.give({{"volumes", std::move(volumes)}, {"warnings", std::move(warnings)}});
+  return call.give({{"volumes", std::move(volumes)}, {"warnings", wire::to_json(found.warnings)}});
 }
 
 Status Routes::volume(Call& call) {

@@ -48,7 +48,6 @@ Result<std::unique_ptr<Service>> Service::open(const Context& context, const Con
   std::unique_ptr<Service> service(new Service(config, std::move(parts)));
   DVDI_TRY(service->group_, find_group(config.access.group));
   DVDI_TRY(service->engine_, Engine::open(context, config, service->parts_.helpers, Engine::Mode::daemon));
-  for (const std::string& notice : service->engine_->notices()) service->parts_.warning(notice);
   Engine& engine = *service->engine_;
   service->reconciler_ = std::make_unique<Reconciler>(
       Reconciler::Parts{.volumes = engine.manager(),

@@ -22,12 +22,6 @@ json::value number(double value) {
   return value;
 }
 
-json::array texts(const std::vector<std::string>& from) {
-  json::array out;
-  for (const std::string& one : from) out.emplace_back(one);
-  return out;
-}
-
 std::string text(const json::value& from, std::string_view name) {
   return std::string(json::text_or_empty(from, name));
 }
@@ -65,14 +59,6 @@ void each(const json::value& from, std::string_view name, Visit visit) {
   const json::value* found = json::find(from, name);
   if (found == nullptr || !found->is_array()) return;
   for (const json::value& one : found->get_array()) visit(one);
-}
-
-std::vector<std::string> texts_of(const json::value& from, std::string_view name) {
-  std::vector<std::string> out;
-  each(from, name, [&](const json::value& one) {
-    if (one.is_string()) out.emplace_back(one.get_string());
-  });
-  return out;
 }
 
 constexpr std::array codes = {Code::invalid_argument,
@@ -134,6 +120,20 @@ Result<json::value> message_json(const google::protobuf::Message& message, std::
 }
 
 }  // namespace
+
+json::array to_json(const std::vector<std::string>& texts) {
+  json::array out;
+  for (const std::string& one : texts) out.emplace_back(one);
+  return out;
+}
+
+std::vector<std::string> texts_of(const json::value& from, std::string_view name) {
+  std::vector<std::string> out;
+  each(from, name, [&](const json::value& one) {
+    if (one.is_string()) out.emplace_back(one.get_string());
+  });
+  return out;
+}
 
 json::object to_json(const Error& error) {
   json::array attached;
@@ -274,7 +274,7 @@ json::object to_json(const VolumeView& view) {
                       {"since", text_or_null(view.since)},
                       {"size_bytes", view.size_bytes ? json::value(*view.size_bytes) : json::value()},
                       {"exclusive", view.exclusive},
-                      {"containers", texts(view.containers)},
+                      {"containers", to_json(view.containers)},
                       {"owed", std::move(owed)},
                       {"foreign", std::move(foreign)},
                       {"lost", text_or_null(view.lost)},
@@ -352,7 +352,7 @@ Api::Verified verified_of(const json::value& value) {
 
 json::object to_json(const volume::Release& release) {
   return json::object{
-      {"steps", texts(release.steps)}, {"done", release.done}, {"left", text_or_null(release.left)}};
+      {"steps", to_json(release.steps)}, {"done", release.done}, {"left", text_or_null(release.left)}};
 }
 
 volume::Release release_of(const json::value& value) {
@@ -414,7 +414,7 @@ json::object to_json(const volume::Recovered& recovered) {
     missing.push_back(
         json::object{{"id", one.id}, {"driver", one.driver}, {"volume", one.volume}, {"reason", one.reason}});
   }
-  return json::object{{"dropped", texts(recovered.dropped)},
+  return json::object{{"dropped", to_json(recovered.dropped)},
                       {"kept", std::move(kept)},
                       {"missing", std::move(missing)},
                       {"owed", to_json(recovered.owed)}};

@@ -16,6 +16,10 @@ inline constexpr std::string_view problem_type = "application/problem+json";
 int http_status(Code code);
 json::object problem(const Error& error);
 
+json::array to_json(const std::vector<std::string>& texts);
+// The texts of the array `name`; what is no text is left out.
+std::vector<std::string> texts_of(const json::value& value, std::string_view name);
+
 json::object to_json(const ContainerView& view);
 ContainerView container_view_of(const json::value& value);
 json::object to_json(const VolumeView& view);

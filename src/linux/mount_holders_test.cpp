@@ -16,43 +16,18 @@
 
 #include "linux/mount_index.h"
 #include "linux/mount_table.h"
+#include "linux/waiting_child_test.h"
 
 namespace dvdi {
 namespace {
 
+using test::WaitingChild;
 using testing::HasSubstr;
 
-// A child in a mount namespace of its own that has done `work` in it and then waits to be killed.
-class Child {
- public:
-  explicit Child(const std::function<bool()>& work, int flags = CLONE_NEWNS) {
-    std::array<int, 2> pipe{};
-    if (::pipe2(pipe.data(), O_CLOEXEC) != 0) std::abort();
-    pid_ = ::fork();
-    if (pid_ == 0) {
-      const bool done = (flags == 0 || ::unshare(flags) == 0) && work();
-      const char answer = done ? 'y' : 'n';
-      static_cast<void>(!::write(pipe[1], &answer, 1));
-      for (;;) ::pause();
-    }
-    ::close(pipe[1]);
-    char answer = 'n';
-    static_cast<void>(!::read(pipe[0], &answer, 1));
-    ::close(pipe[0]);
-    ready = answer == 'y';
-  }
-  Child(const Child&) = delete;
-  Child& operator=(const Child&) = delete;
-  ~Child() {
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
-  }
-  pid_t pid() const { return pid_; }
-  bool ready = false;
-
- private:
-  pid_t pid_ = 0;
-};
+// Done in a mount namespace of its own.
+std::function<bool()> elsewhere(std::function<bool()> work) {
+  return [work = std::move(work)] { return ::unshare(CLONE_NEWNS) == 0 && work(); };
+}
 
 // A folder of the test's own with one tmpfs `source`, which `mode` makes private or shared.
 class MountHolders : public testing::Test {
@@ -98,15 +73,15 @@ class MountHolders : public testing::Test {
 };
 
 TEST_F(MountHolders, NobodyInThisNamespaceCounts) {
-  const Child child([] { return true; }, 0);
-  ASSERT_TRUE(child.ready);
+  const WaitingChild child;
+  ASSERT_TRUE(child.ready());
   EXPECT_EQ(holder().pid, 0);
 }
 
 TEST_F(MountHolders, ACopyInANamespaceOfItsOwnIsFoundUntilItsProcessEnds) {
   {
-    const Child child([] { return true; });
-    ASSERT_TRUE(child.ready);
+    const WaitingChild child(elsewhere([] { return true; }));
+    ASSERT_TRUE(child.ready());
     const MountHolder found = holder();
     EXPECT_EQ(found.pid, child.pid());
     EXPECT_EQ(found.mount_point, source);
@@ -120,18 +95,18 @@ TEST_F(MountHolders, ACopyInANamespaceOfItsOwnIsFoundUntilItsProcessEnds) {
 }
 
 TEST_F(MountHolders, ItIsFoundAlsoAfterItIsUnmountedHere) {
-  const Child child([] { return true; });
-  ASSERT_TRUE(child.ready);
+  const WaitingChild child(elsewhere([] { return true; }));
+  ASSERT_TRUE(child.ready());
   ASSERT_EQ(::umount2(source.c_str(), 0), 0);
   EXPECT_EQ(holder().pid, child.pid());
 }
 
 TEST_F(MountHolders, AFolderOfItBoundElsewhereIsFound) {
-  const Child child([&] {
+  const WaitingChild child(elsewhere([&] {
     return ::mount((source + "/sub").c_str(), (folder + "/other").c_str(), nullptr, MS_BIND, nullptr) == 0 &&
            ::umount2(source.c_str(), 0) == 0;
-  });
-  ASSERT_TRUE(child.ready);
+  }));
+  ASSERT_TRUE(child.ready());
   const MountHolder found = holder();
   EXPECT_EQ(found.pid, child.pid());
   EXPECT_EQ(found.mount_point, folder + "/other");
@@ -140,31 +115,32 @@ TEST_F(MountHolders, AFolderOfItBoundElsewhereIsFound) {
 // What every service in a mount namespace of its own has: it goes when ours goes.
 TEST_F(MountHolders, ACopyThatCameByPropagationIsNone) {
   mount_tree(MS_SHARED);
-  const Child slave([] { return ::mount("none", "/", nullptr, MS_REC | MS_SLAVE, nullptr) == 0; });
-  ASSERT_TRUE(slave.ready);
+  const WaitingChild slave(
+      elsewhere([] { return ::mount("none", "/", nullptr, MS_REC | MS_SLAVE, nullptr) == 0; }));
+  ASSERT_TRUE(slave.ready());
   EXPECT_EQ(holder().pid, 0);
-  const Child binds([&] {
+  const WaitingChild binds(elsewhere([&] {
     return ::mount("none", "/", nullptr, MS_REC | MS_SLAVE, nullptr) == 0 &&
            ::mount(source.c_str(), (folder + "/other").c_str(), nullptr, MS_BIND, nullptr) == 0;
-  });
-  ASSERT_TRUE(binds.ready);
+  }));
+  ASSERT_TRUE(binds.ready());
   EXPECT_EQ(holder().pid, binds.pid()) << "a bind of its own is one";
-  const Child on_top([&] {
+  const WaitingChild on_top(elsewhere([&] {
     return ::mount("none", "/", nullptr, MS_REC | MS_SLAVE, nullptr) == 0 &&
            ::mount(source.c_str(), source.c_str(), nullptr, MS_BIND, nullptr) == 0;
-  });
-  ASSERT_TRUE(on_top.ready);
+  }));
+  ASSERT_TRUE(on_top.ready());
   const std::uint64_t other = *mount_namespace_of(binds.pid());
   EXPECT_EQ(holder([&](std::size_t, std::uint64_t one) { return one == other; }).pid, on_top.pid())
       << "one on the same place, too";
 }
 
 TEST_F(MountHolders, AnotherTreeOfTheSameDeviceIsNone) {
-  const Child child([&] {
+  const WaitingChild child(elsewhere([&] {
     return ::mount((source + "/sub").c_str(), (folder + "/other").c_str(), nullptr, MS_BIND, nullptr) == 0 &&
            ::umount2(source.c_str(), 0) == 0;
-  });
-  ASSERT_TRUE(child.ready);
+  }));
+  ASSERT_TRUE(child.ready());
   tree.root = "/su";
   EXPECT_EQ(holder().pid, 0);
   tree.root = "/sub";

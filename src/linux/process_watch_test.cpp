@@ -11,32 +11,12 @@
 #include <thread>
 
 #include "linux/sleeper.h"
+#include "linux/waiting_child_test.h"
 
 namespace dvdi {
 namespace {
 
-// A process that does nothing until it is ended.
-class Child {
- public:
-  Child() : pid_(::fork()) {
-    if (pid_ == 0) {
-      for (;;) ::pause();
-    }
-  }
-  ~Child() { end(); }
-  Child(const Child&) = delete;
-  Child& operator=(const Child&) = delete;
-  void end() {
-    if (pid_ <= 0) return;
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
-    pid_ = -1;
-  }
-  pid_t pid() const { return pid_; }
-
- private:
-  pid_t pid_;
-};
+using test::WaitingChild;
 
 bool readable(int fd) {
   pollfd one{.fd = fd, .events = POLLIN, .revents = 0};
@@ -58,8 +38,8 @@ bool runs(ProcessWatch& watch, const ProcessIdentity& process) {
 TEST(ProcessWatch, TheEndOfAProcessIsReadable) {
   auto watch = ProcessWatch::open();
   ASSERT_TRUE(watch);
-  Child one;
-  Child two;
+  WaitingChild one;
+  WaitingChild two;
   const ProcessIdentity first = identity(one.pid());
   const ProcessIdentity second = identity(two.pid());
   EXPECT_TRUE(runs(*watch, first));
@@ -78,7 +58,7 @@ TEST(ProcessWatch, TheEndOfAProcessIsReadable) {
 TEST(ProcessWatch, ANumberThatIsUsedAgainIsAnotherProcess) {
   auto watch = ProcessWatch::open();
   ASSERT_TRUE(watch);
-  const Child child;
+  const WaitingChild child;
   ProcessIdentity earlier = identity(child.pid());
   earlier.start_ticks -= 1;
   EXPECT_FALSE(runs(*watch, earlier));
@@ -88,7 +68,7 @@ TEST(ProcessWatch, ANumberThatIsUsedAgainIsAnotherProcess) {
 TEST(ProcessWatch, WhatIsNotAskedForIsDropped) {
   auto watch = ProcessWatch::open();
   ASSERT_TRUE(watch);
-  Child child;
+  WaitingChild child;
   const ProcessIdentity it = identity(child.pid());
   EXPECT_TRUE(runs(*watch, it));
   watch->drop_others();
@@ -117,7 +97,7 @@ TEST(Sleeper, EachCauseEndsTheSleepAndIsTold) {
   // A time that has passed.
   ASSERT_TRUE(sleeper->sleep(clock, clock.boot() - std::chrono::hours(1), -1));
 
-  Child child;
+  WaitingChild child;
   auto watch = ProcessWatch::open();
   ASSERT_TRUE(watch);
   ASSERT_TRUE(runs(*watch, identity(child.pid())));

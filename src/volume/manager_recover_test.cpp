@@ -12,12 +12,14 @@
 #include <thread>
 
 #include "linux/process.h"
+#include "linux/waiting_child_test.h"
 #include "volume/manager_test_support.h"
 #include "volume/state.h"
 
 namespace dvdi::volume {
 namespace {
 
+using test::WaitingChild;
 using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
@@ -27,35 +29,8 @@ using testing::UnorderedElementsAre;
 
 const std::string agent = "/var/lib/agent";
 
-// A process in a mount namespace of its own, with copies of all mounts.
-class Elsewhere {
- public:
-  Elsewhere() {
-    std::array<int, 2> pipe{};
-    if (::pipe2(pipe.data(), O_CLOEXEC) != 0) std::abort();
-    pid_ = ::fork();
-    if (pid_ == 0) {
-      const char answer = ::unshare(CLONE_NEWNS) == 0 ? 'y' : 'n';
-      static_cast<void>(!::write(pipe[1], &answer, 1));
-      for (;;) ::pause();
-    }
-    ::close(pipe[1]);
-    char answer = 'n';
-    static_cast<void>(!::read(pipe[0], &answer, 1));
-    ::close(pipe[0]);
-    EXPECT_EQ(answer, 'y');
-  }
-  Elsewhere(const Elsewhere&) = delete;
-  Elsewhere& operator=(const Elsewhere&) = delete;
-  ~Elsewhere() {
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
-  }
-  pid_t pid() const { return pid_; }
-
- private:
-  pid_t pid_ = 0;
-};
+// In a mount namespace of its own, with copies of all mounts.
+bool has_own_mounts() { return ::unshare(CLONE_NEWNS) == 0; }
 
 class ManagerRecover : public ManagerTest {
  protected:
@@ -204,7 +179,8 @@ TEST_F(ManagerRecover, AProcessThatHasTheMountsKeepsTheContainerOfADeadInit) {
   prepare("c", {want("a")});
   start("c", gone());
   {
-    const Elsewhere holds;
+    const WaitingChild holds(has_own_mounts);
+    EXPECT_TRUE(holds.ready());
     const Recovered recovered = recover_agent({});
     ASSERT_THAT(ids(recovered.kept), ElementsAre("c"));
     EXPECT_THAT(recovered.kept[0].reason, HasSubstr(std::to_string(holds.pid())));
@@ -219,7 +195,8 @@ TEST_F(ManagerRecover, TheNamespaceOfALiveContainerThatSharesTheVolumeIsNoObstac
   prepare("dead", {want("a")});
   start("dead", gone());
   prepare("lives", {want("a")});
-  const Elsewhere task;
+  const WaitingChild task(has_own_mounts);
+  EXPECT_TRUE(task.ready());
   start("lives", *identify_process(task.pid()));
   EXPECT_THAT(recover_agent({"lives"}).dropped, ElementsAre("dead"));
   EXPECT_TRUE(mounted_in_kernel("a"));
@@ -390,7 +367,8 @@ TEST_F(ManagerRecover, AMountFromBeforeTheRebuildStaysWhileAnotherNamespaceHasIt
   settle_all();
   EXPECT_TRUE(mounted_in_kernel("a")) << "settling never unmounts what was found";
   {
-    const Elsewhere old_task;
+    const WaitingChild old_task(has_own_mounts);
+    EXPECT_TRUE(old_task.ready());
     ASSERT_TRUE(acquire("new", {want("a")}));
     EXPECT_EQ(fake->calls(Operation::mount), 1U) << "taken over";
     EXPECT_EQ(row("a")->state, MountState::mounted);

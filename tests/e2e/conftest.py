@@ -32,3 +32,14 @@ def dvdi(request):
     node = support.Node()
     yield node
     node.finish(getattr(request.node, "call_failed", False))
+
+
+@pytest.fixture
+def rclone(dvdi):
+    """The node's rclone, as the driver `rc`."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("there is no /dev/fuse")
+    try:
+        return dvdi.rclone("rc")
+    except FileNotFoundError:
+        pytest.skip("there is no rclone: package rclone")

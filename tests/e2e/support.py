@@ -316,6 +316,9 @@ class RclonePlugin(Plugin):
     def mount_folder(self):
         return str(self.base)
 
+    def fuse_mounts(self):
+        return [one[0] for one in mounts() if one[1] == "fuse.rclone" and one[0].startswith(f"{self.mount_folder}/")]
+
 
 class Daemon:
     """dvdid of a node, on a socket of its own."""

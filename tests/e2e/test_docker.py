@@ -98,18 +98,14 @@ def rclone(dvdi, docker):
     return plugin
 
 
-def fuse_mounts(rclone):
-    return [one[0] for one in mounts() if one[1] == "fuse.rclone" and one[0].startswith(f"{rclone.mount_folder}/")]
-
-
 def test_docker_had_it_before(dvdi, docker, rclone):
     container = docker.start("shared")
     docker.shell(container, "echo docker > /data/f")
-    (point,) = fuse_mounts(rclone)
+    (point,) = rclone.fuse_mounts()
     for _ in range(2):  # and the second run finds it as the first one did
         done = dvdi.run("run", "--volume", "rc/shared:data", *shell("cat data/f; echo dvdi > data/g"), code=0)
         assert done.stdout == "docker\n" and "owed" not in done.stderr
-        assert fuse_mounts(rclone) == [point]
+        assert rclone.fuse_mounts() == [point]
         assert docker.shell(container, "cat /data/g; echo still > /data/h; cat /data/h") == "dvdi\nstill"
         shared = dvdi.volumes()["rc/shared"]
         assert shared["foreign"]["evidence"] and shared["owed"] is None and shared["containers"] == []
@@ -117,7 +113,7 @@ def test_docker_had_it_before(dvdi, docker, rclone):
         assert dvdi.json("events", "verify")["intact"]
     # Docker's own end takes it away, and then nobody else holds it.
     docker.remove(container)
-    eventually(lambda: not fuse_mounts(rclone))
+    eventually(lambda: not rclone.fuse_mounts())
     dvdi.run("run", "--volume", "rc/shared:data", *shell("cat data/h"), code=0)
     assert dvdi.volumes().get("rc/shared", {}).get("foreign") is None
 
@@ -125,16 +121,16 @@ def test_docker_had_it_before(dvdi, docker, rclone):
 def test_docker_comes_while_a_task_has_it(dvdi, docker, rclone):
     task = dvdi.start("run", "--volume", "rc/shared:data", *shell("echo dvdi > data/f; echo ready; read x"))
     assert task.stdout.readline() == "ready\n"
-    (point,) = fuse_mounts(rclone)
+    (point,) = rclone.fuse_mounts()
     container = docker.start("shared")
     assert docker.shell(container, "cat /data/f") == "dvdi"
     _, err = task.communicate("\n", timeout=60)
     assert task.returncode == 0 and "owed" not in err
-    assert fuse_mounts(rclone) == [point]
+    assert rclone.fuse_mounts() == [point]
     assert docker.shell(container, "cat /data/f; echo on > /data/g; cat /data/g") == "dvdi\non"
     assert dvdi.volumes()["rc/shared"]["foreign"]
     docker.remove(container)
-    eventually(lambda: not fuse_mounts(rclone))
+    eventually(lambda: not rclone.fuse_mounts())
 
 
 def test_docker_goes_while_a_task_has_it(dvdi, docker, rclone):
@@ -142,8 +138,8 @@ def test_docker_goes_while_a_task_has_it(dvdi, docker, rclone):
     task = dvdi.start("run", "--volume", "rc/shared:data", *shell("echo ready; read x; echo late > data/f; cat data/f"))
     assert task.stdout.readline() == "ready\n"
     docker.remove(container)
-    assert len(fuse_mounts(rclone)) == 1
+    assert len(rclone.fuse_mounts()) == 1
     out, err = task.communicate("\n", timeout=60)
     assert (task.returncode, out) == (0, "late\n") and "owed" not in err
-    eventually(lambda: not fuse_mounts(rclone))
+    eventually(lambda: not rclone.fuse_mounts())
     assert (rclone.data / "f").read_text() == "late\n"

@@ -1,30 +1,14 @@
 """Mounts that go without us: a FUSE server (rclone) that dies or hangs, somebody who unmounts by hand. Scenarios 20 and 21."""
 
-import os
 import signal
 
-import pytest
-from support import eventually, mounts, umount
+from support import eventually, umount
 
 VOLUME = ["--volume", "rc/v:data,remote=loc:"]
 
 
 def shell(script):
     return ["--", "sh", "-c", script]
-
-
-@pytest.fixture
-def rclone(dvdi):
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        pytest.skip("there is no /dev/fuse")
-    try:
-        return dvdi.rclone("rc")
-    except FileNotFoundError:
-        pytest.skip("there is no rclone: package rclone")
-
-
-def fuse_mounts(rclone):
-    return [one[0] for one in mounts() if one[1] == "fuse.rclone" and one[0].startswith(rclone.mount_folder)]
 
 
 def start_task(dvdi, script="echo ready; read x"):
@@ -43,16 +27,16 @@ def test_next_task_gets_a_fresh_mount_after_the_server_died(dvdi, rclone):
     first = start_task(dvdi, "echo ready; read x; cat data/f 2>&1; exit 3")
     identity = dvdi.volumes()["rc/v"]["mount_id"]
     rclone.kill()
-    assert len(fuse_mounts(rclone)) == 1  # dead, and in the table
+    assert len(rclone.fuse_mounts()) == 1  # dead, and in the table
     rclone.start()
     second = dvdi.run("run", *VOLUME, *shell("cat data/f; echo new > data/g"), code=0)
     assert second.stdout == "there\n"
     assert (rclone.data / "g").read_text() == "new\n"  # not in the bare directory
-    assert len(fuse_mounts(rclone)) == 1  # the first task refers to the volume still
+    assert len(rclone.fuse_mounts()) == 1  # the first task refers to the volume still
     assert dvdi.volumes()["rc/v"]["mount_id"] != identity
     code, out, _ = end_task(first)
     assert code == 3 and "not connected" in out  # it keeps what it has
-    assert not fuse_mounts(rclone)
+    assert not rclone.fuse_mounts()
     lost = [event for event in dvdi.events() if event["type"] == "dvdi.mount.lost"]
     assert len(lost) == 1 and lost[0]["data"]["mount_id"] == identity and "its server is gone" in lost[0]["data"]["reason"]
 
@@ -62,13 +46,13 @@ def test_cleanup_works_though_the_server_is_dead_and_the_driver_away(dvdi, rclon
     rclone.kill()
     code, _, err = end_task(task)
     assert code == 3 and "owed" in err  # the driver may count us still
-    assert not fuse_mounts(rclone)  # but the dead mount is gone
+    assert not rclone.fuse_mounts()  # but the dead mount is gone
     assert dvdi.volumes()["rc/v"]["owed"]
     # rclone 1.60 hangs where it finds a mount in its books and can make it again.
     (rclone.cache / "docker-plugin.state").unlink()
     rclone.start()
     eventually(lambda: not dvdi.volumes()["rc/v"]["owed"], what="the Unmount that was owed is paid")
-    assert not fuse_mounts(rclone)
+    assert not rclone.fuse_mounts()
 
 
 def test_cleanup_leaves_nothing_owed_where_the_driver_answers(dvdi, rclone):
@@ -77,7 +61,7 @@ def test_cleanup_leaves_nothing_owed_where_the_driver_answers(dvdi, rclone):
     rclone.start()
     code, _, err = end_task(task)
     assert (code, err) == (3, "")
-    assert not fuse_mounts(rclone)
+    assert not rclone.fuse_mounts()
     volume = dvdi.volumes()["rc/v"]
     assert (volume["state"], volume["owed"], volume["lost"]) == ("absent", None, None)
 
@@ -97,18 +81,18 @@ def test_a_server_that_hangs_holds_its_own_volume_only(dvdi, rclone):
     eventually(lambda: dvdi.run("run", *VOLUME, *shell("exit 0")).returncode == 0, what="the volume is usable again")
     assert end_task(task)[0] == 0
     eventually(lambda: not dvdi.volumes()["rc/v"]["owed"], what="nothing is owed")
-    assert not fuse_mounts(rclone)
+    assert not rclone.fuse_mounts()
 
 
 def test_a_mount_that_somebody_unmounted_is_mounted_afresh(dvdi, rclone):
     task = start_task(dvdi, "echo ready; read x; echo late > data/f")
-    (point,) = fuse_mounts(rclone)
+    (point,) = rclone.fuse_mounts()
     assert umount(point, lazy=True)
     dvdi.run("run", *VOLUME, *shell("echo x > data/g"), code=0)
-    assert fuse_mounts(rclone) == [point]
+    assert rclone.fuse_mounts() == [point]
     assert (rclone.data / "g").read_text() == "x\n"  # not in the bare directory
     assert end_task(task) == (0, "", "")
     assert (rclone.data / "f").read_text() == "late\n"  # the task's own copy worked on
-    assert not fuse_mounts(rclone)
+    assert not rclone.fuse_mounts()
     (lost,) = [event["data"] for event in dvdi.events() if event["type"] == "dvdi.mount.lost"]
     assert "does not show it any more" in lost["reason"] and lost["to"] == "unknown"

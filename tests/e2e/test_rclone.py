@@ -4,9 +4,6 @@ import json
 import os
 import subprocess
 
-import pytest
-from support import mounts
-
 
 def shell(script):
     return ["--", "sh", "-c", script]
@@ -16,27 +13,13 @@ def volume(name, path="data", mode="", **options):
     return ["--volume", ",".join([f"rc/{name}:{path}{mode}", *(f"{key}={value}" for key, value in options.items())])]
 
 
-@pytest.fixture
-def rclone(dvdi):
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        pytest.skip("there is no /dev/fuse")
-    try:
-        return dvdi.rclone("rc")
-    except FileNotFoundError:
-        pytest.skip("there is no rclone: package rclone")
-
-
-def fuse_mounts(rclone):
-    return [one[0] for one in mounts() if one[1] == "fuse.rclone" and one[0].startswith(rclone.mount_folder)]
-
-
 def test_from_create_to_remove(dvdi, rclone):
     dvdi.run("volume", "create", "rc/v", "--option", "remote=loc:", code=0)
     assert [one["Name"] for one in rclone.request("List")["Volumes"]] == ["v"]
     # Used in a task, and read back in a second one.
     done = dvdi.run("run", *volume("v"), *shell("stat -f -c %T data; echo hello > data/f"), code=0)
     assert done.stdout == "fuseblk\n"
-    assert not fuse_mounts(rclone)
+    assert not rclone.fuse_mounts()
     assert dvdi.run("run", *volume("v"), *shell("cat data/f"), code=0).stdout == "hello\n"
     assert (rclone.data / "f").read_text() == "hello\n"
     dvdi.run("volume", "rm", "rc/v", code=0)
@@ -53,12 +36,12 @@ def test_two_tasks_at_once_on_one_volume(dvdi, rclone):
     flags = volume("v", remote="loc:")
     first = dvdi.start("run", *flags, *shell("echo one > data/f; echo ready; read x; cat data/g"))
     assert first.stdout.readline() == "ready\n"
-    assert len(fuse_mounts(rclone)) == 1
+    assert len(rclone.fuse_mounts()) == 1
     assert dvdi.run("run", *flags, *shell("cat data/f; echo two > data/g"), code=0).stdout == "one\n"
-    assert len(fuse_mounts(rclone)) == 1  # the end of the second one did not take it from the first
+    assert len(rclone.fuse_mounts()) == 1  # the end of the second one did not take it from the first
     out, err = first.communicate("\n", timeout=30)
     assert (first.returncode, out, err) == (0, "two\n", "")
-    assert not fuse_mounts(rclone)
+    assert not rclone.fuse_mounts()
     assert dvdi.event_types("volume/rc/v", "dvdi.mount.") == [
         f"dvdi.mount.{state}" for state in ("mounting", "mounted", "unmounting", "unmounted")]
 
@@ -92,7 +75,7 @@ def test_many_tasks_at_once_on_one_volume(dvdi, rclone):
         assert (run.returncode, out, err) == (0, "", "")
     keep.communicate("\n", timeout=30)
     assert sorted(os.listdir(rclone.data)) == [str(number) for number in range(6)]
-    assert not fuse_mounts(rclone)
+    assert not rclone.fuse_mounts()
 
 
 def test_plugin_that_is_away_is_named(dvdi, rclone):

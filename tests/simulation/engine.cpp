@@ -54,6 +54,7 @@ Result<std::unique_ptr<SimulatedEngine>> SimulatedEngine::open(const Context& co
   std::unique_ptr<SimulatedEngine> engine(new SimulatedEngine);
   DVDI_TRY(engine->locks_, KeyedLocks::open(parts.lock_file));
   DVDI_TRY(engine->ledger_, Ledger::open(context, database));
+  engine->books_ = std::make_unique<isolator::LedgerBooks>(*engine->ledger_);
   engine->volumes_ = std::make_unique<volume::Manager>(
       volume::Manager::Parts{*engine->ledger_, parts.drivers, *engine->locks_, parts.helpers}, parts.policy);
   std::vector<std::unique_ptr<isolator::Isolator>> isolators;
@@ -61,7 +62,7 @@ Result<std::unique_ptr<SimulatedEngine>> SimulatedEngine::open(const Context& co
   isolators.push_back(std::make_unique<StandIn>(parts.random, parts.isolator_faults));
   DVDI_TRY(engine->chain_,
            isolator::Chain::build(std::move(isolators), {.container_locks = *engine->locks_,
-                                                         .books = *engine,
+                                                         .books = *engine->books_,
                                                          .roll_back_timeout = parts.policy.unmount_deadline +
                                                                               std::chrono::minutes(1)}));
   DVDI_CHECK(engine->volumes_->forget_other_boots(context));
@@ -77,30 +78,6 @@ void SimulatedEngine::settle(const Context& context) {
     run_parallel(std::move(work));
   }
   static_cast<void>(volumes_->settle(context));
-}
-
-Result<std::optional<ContainerRow>> SimulatedEngine::find(const Context& context, const ContainerKey& key) {
-  std::optional<ContainerRow> row;
-  DVDI_CHECK(ledger_->read(context, "look for a container", [&](Reader& reader) -> Status {
-    DVDI_TRY(row, reader.container(key));
-    return {};
-  }));
-  return row;
-}
-
-Result<std::vector<std::string>> SimulatedEngine::children(const Context& context, const ContainerKey& key) {
-  std::vector<std::string> children;
-  DVDI_CHECK(ledger_->read(context, "look for nested containers", [&](Reader& reader) -> Status {
-    DVDI_TRY(const auto rows, reader.containers());
-    for (const ContainerRow& row : rows) {
-      if (row.key.owner == key.owner && row.state != ContainerState::ended &&
-          row.key.id.starts_with(key.id + ".")) {
-        children.push_back(row.key.id);
-      }
-    }
-    return {};
-  }));
-  return children;
 }
 
 }  // namespace dvdi::simulation

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "isolator/chain.h"
+#include "isolator/ledger_books.h"
 #include "linux/file_lock.h"
 #include "linux/helper_pool.h"
 #include "random.h"
@@ -17,7 +18,7 @@ namespace dvdi::simulation {
 // The database of every life of the engine, on the simulated disk.
 inline constexpr const char* database = "/sim/state.db";
 
-class SimulatedEngine final : public isolator::Books {
+class SimulatedEngine {
  public:
   struct Parts {
     driver::Catalog& drivers;
@@ -28,7 +29,7 @@ class SimulatedEngine final : public isolator::Books {
     const unsigned& isolator_faults;  // so many of a hundred of its calls fail
   };
   static Result<std::unique_ptr<SimulatedEngine>> open(const Context& context, const Parts& parts);
-  ~SimulatedEngine() override;
+  ~SimulatedEngine();
 
   // What every engine does after it was opened.
   void settle(const Context& context);
@@ -36,14 +37,12 @@ class SimulatedEngine final : public isolator::Books {
   isolator::Chain& chain() { return *chain_; }
   volume::Manager& volumes() { return *volumes_; }
 
-  Result<std::optional<ContainerRow>> find(const Context& context, const ContainerKey& key) override;
-  Result<std::vector<std::string>> children(const Context& context, const ContainerKey& key) override;
-
  private:
   SimulatedEngine() = default;
 
   std::unique_ptr<KeyedLocks> locks_;
   std::unique_ptr<Ledger> ledger_;
+  std::unique_ptr<isolator::LedgerBooks> books_;
   std::unique_ptr<volume::Manager> volumes_;
   std::unique_ptr<isolator::Chain> chain_;
 };
