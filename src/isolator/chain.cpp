@@ -232,7 +232,9 @@ Result<v1::ContainerLaunchInfo> Chain::run_prepare(const Context& context, Prepa
   DVDI_TRY(const auto held, parts_.container_locks.acquire(context, container_lock_key(key),
                                                            fmt::format("preparing {}", shown(key))));
   DVDI_TRY(const auto row, parts_.books.find(context, key));
-  // Before any isolator is invoked: the roll-back of a conflict would take the other one's volumes.
+  // Before any isolator is invoked: the roll-back of a conflict would take the other one's volumes, and that
+  // of a refusal would forget that the container was cleaned up.
+  if (row && row->state == ContainerState::cleaning) return volume::cleaned_up_already(key);
   if (!has_ended(row) && row->digest != call.digest) return conflict(key);
   const bool prepared_before =
       row && (row->state == ContainerState::prepared || row->state == ContainerState::running);

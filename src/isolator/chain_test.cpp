@@ -238,12 +238,25 @@ TEST_F(ChainTest, AnAnswerThatTheBooksNoLongerHaveIsNotGivenAgain) {
 
 TEST_F(ChainTest, AnotherRequestForAKnownContainerIsAConflictAndTouchesNothing) {
   const auto one = chain(first());
-  for (const auto state : {ContainerState::preparing, ContainerState::prepared, ContainerState::running,
-                           ContainerState::cleaning}) {
+  for (const auto state :
+       {ContainerState::preparing, ContainerState::prepared, ContainerState::running}) {
     books.put(key, state, "of another request");
     const auto launch = prepare(*one);
     ASSERT_FALSE(launch);
     EXPECT_EQ(launch.error().code, Code::conflict);
+  }
+  EXPECT_THAT(log.lines(), IsEmpty());
+}
+
+// Its cleanup was cut off and goes on by itself: a roll-back would forget that it was asked for.
+TEST_F(ChainTest, APrepareAfterAnUnfinishedCleanupTouchesNothing) {
+  const auto one = chain(first(failing_prepare("refused")));
+  for (const std::string& digest : {digest_of(request), std::string("of another request")}) {
+    books.put(key, ContainerState::cleaning, digest);
+    const auto launch = prepare(*one);
+    ASSERT_FALSE(launch);
+    EXPECT_EQ(launch.error().code, Code::failed_precondition);
+    EXPECT_THAT(launch.error().message, HasSubstr("cleaned up already"));
   }
   EXPECT_THAT(log.lines(), IsEmpty());
 }

@@ -98,6 +98,7 @@ MountRow read_mount(SQLite::Statement& statement) {
     row.mounted_since->boot = columns.boot();
   }
   row.note = columns.text();
+  if (!columns.is_null()) row.unanswered = columns.boot();
   return row;
 }
 
@@ -201,19 +202,16 @@ constexpr const char* oldest_end_sql =
 constexpr const char* container_sql = "SELECT " DVDI_CONTAINER_COLUMNS
                                       " FROM containers "
                                       "WHERE owner = ? AND id = ?";
-constexpr const char* mounts_sql =
-    "SELECT driver, volume, mount_id, state, pending, mount_point, identity, boot_id, since_wall, "
-    "since_boot, "
-    "mounted_wall, mounted_boot, note FROM mounts";
+// Every query of mounts: what read_mount() reads, in its order.
+#define DVDI_MOUNT_COLUMNS                                                                             \
+  "driver, volume, mount_id, state, pending, mount_point, identity, boot_id, since_wall, since_boot, " \
+  "mounted_wall, mounted_boot, note, unanswered_boot"
+constexpr const char* mounts_sql = "SELECT " DVDI_MOUNT_COLUMNS " FROM mounts";
 constexpr const char* unreferenced_mounts_sql =
-    "SELECT driver, volume, mount_id, state, pending, mount_point, identity, boot_id, since_wall, "
-    "since_boot, "
-    "mounted_wall, mounted_boot, note FROM mounts WHERE NOT EXISTS (SELECT 1 FROM refs WHERE "
+    "SELECT " DVDI_MOUNT_COLUMNS
+    " FROM mounts WHERE NOT EXISTS (SELECT 1 FROM refs WHERE "
     "refs.driver = mounts.driver AND refs.volume = mounts.volume)";
-constexpr const char* mount_sql =
-    "SELECT driver, volume, mount_id, state, pending, mount_point, identity, boot_id, since_wall, "
-    "since_boot, "
-    "mounted_wall, mounted_boot, note FROM mounts WHERE driver = ? AND volume = ?";
+constexpr const char* mount_sql = "SELECT " DVDI_MOUNT_COLUMNS " FROM mounts WHERE driver = ? AND volume = ?";
 constexpr const char* references_sql =
     "SELECT owner, container, driver, volume, exclusive, uses, boot_id, since_wall, since_boot FROM refs";
 constexpr const char* references_to_sql =

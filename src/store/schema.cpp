@@ -159,6 +159,9 @@ CREATE TABLE staged (
     R"sql(
 ALTER TABLE containers ADD COLUMN note TEXT NOT NULL DEFAULT '';
 )sql",
+    R"sql(
+ALTER TABLE mounts ADD COLUMN unanswered_boot INTEGER;
+)sql",
 };
 
 constexpr int application_id = 0x64766469;  // "dvdi"

@@ -56,8 +56,8 @@ constexpr const char* erase_container_sql = "DELETE FROM containers WHERE owner 
 constexpr const char* put_mount_sql =
     "INSERT OR REPLACE INTO mounts (driver, volume, mount_id, state, pending, mount_point, identity, "
     "boot_id, "
-    "since_wall, since_boot, mounted_wall, mounted_boot, note) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, "
-    "?)";
+    "since_wall, since_boot, mounted_wall, mounted_boot, note, unanswered_boot) VALUES (?, ?, ?, ?, ?, ?, "
+    "?, ?, ?, ?, ?, ?, ?, ?)";
 constexpr const char* erase_mount_sql = "DELETE FROM mounts WHERE driver = ? AND volume = ?";
 constexpr const char* put_reference_sql =
     "INSERT OR REPLACE INTO refs (owner, container, driver, volume, exclusive, uses, boot_id, since_wall, "
@@ -149,6 +149,11 @@ Status Transaction::put(const MountRow& row) {
       bind.null().null();
     }
     bind(row.note);
+    if (row.unanswered) {
+      bind(*row.unanswered);
+    } else {
+      bind.null();
+    }
     statement.exec();
   });
 }

@@ -85,6 +85,9 @@ struct MountRow {
   std::optional<StoredIdentity> identity;  // absent for a plain directory
   Moment since;                            // of the last transition
   std::optional<Moment> mounted_since;
+  // In `unknown`: when we last gave up waiting for the Mount or Unmount that is pending, or found that nobody
+  // waits for it any more. The driver may still be at it.
+  std::optional<BootTime> unanswered;
   std::string note;  // why it is `unknown`, one sentence, where a person should know
 };
 

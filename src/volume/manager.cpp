@@ -26,6 +26,12 @@ Error about(const VolumeKey& volume, std::string_view operation, Error error) {
 
 }  // namespace
 
+Error cleaned_up_already(const ContainerKey& key) {
+  return Error{.code = Code::failed_precondition,
+               .message = fmt::format("container {} was cleaned up already", key.text()),
+               .hint = "a prepare that arrives after its cleanup is refused for an hour: use another id"};
+}
+
 Manager::Manager(Parts parts, Policy policy) : state_(std::make_unique<State>(parts, std::move(policy))) {}
 Manager::~Manager() = default;
 
@@ -42,9 +48,7 @@ Status Manager::State::intend(Transaction& transaction, const Context& context, 
   DVDI_TRY(const auto existing, transaction.container(holder.key));
   if (existing) {
     if (existing->state == ContainerState::ended || existing->state == ContainerState::cleaning) {
-      return Error{.code = Code::failed_precondition,
-                   .message = fmt::format("container {} was cleaned up already", holder.key.text()),
-                   .hint = "a prepare that arrives after its cleanup is refused for an hour: use another id"};
+      return cleaned_up_already(holder.key);
     }
     if (existing->digest != holder.digest) {
       return Error{.code = Code::conflict,
@@ -269,8 +273,7 @@ Status Manager::State::let_go(Transaction& transaction, const VolumeKey& volume,
     case MountState::mounting:
       // Whoever was at it is gone, or could not write: what became of it is settled later.
       row->pending = MountRow::Pending::mount;
-      DVDI_CHECK(transition(transaction, *row, MountState::unknown,
-                            {.reason = "found without anybody at work on it", .trace_id = trace_id}));
+      DVDI_CHECK(transition(transaction, *row, MountState::unknown, nobody_at_work(trace_id)));
       return owe_it("the outcome of its Mount is not known");
     case MountState::unknown: {
       // Nobody knows whose mount it is: it stays until somebody says so.

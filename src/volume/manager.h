@@ -319,4 +319,7 @@ class Manager final : public Holdings {
   std::unique_ptr<State> state_;
 };
 
+// failed_precondition: the answer to a prepare that comes after the cleanup of the same container.
+Error cleaned_up_already(const ContainerKey& key);
+
 }  // namespace dvdi::volume

@@ -182,6 +182,36 @@ TEST_F(ManagerDebts, AnUnmountThatNeverEndsIsAnErrorForTheNextAndNotAMountOnTop)
   expect_nothing_left();
 }
 
+// Lent to the next container, the mount would be taken away below it by the first Unmount.
+TEST_F(ManagerDebts, AMountWhoseUnmountMayStillComeIsNotLent) {
+  for (const Fault second : {Fault::refuse, Fault::not_sent}) {
+    SCOPED_TRACE(second == Fault::refuse ? "then it is refused" : "then it is not sent");
+    ASSERT_TRUE(acquire("c1", {want("a")}));
+    const std::string id = row("a")->mount_id;
+    fake->fail(Operation::unmount, "a", Fault::time_out_late);
+    ASSERT_TRUE(release("c1"));
+    fake->fail(Operation::unmount, "a", second, 2);
+    // Trying it again is no reason to wait longer.
+    for (int i = 0; i < 2; ++i) {
+      const auto early = acquire("c2", {want("a")});
+      ASSERT_FALSE(early);
+      EXPECT_EQ(early.error().code, Code::unavailable);
+      EXPECT_THAT(early.error().message, HasSubstr("an earlier unmount must end first"));
+      EXPECT_EQ(row("a")->pending, MountRow::Pending::unmount);
+      clock.advance(policy.late_answer / 2);
+    }
+    fake->fail(Operation::unmount, "a", second);
+    const auto late = acquire("c2", {want("a")});
+    ASSERT_TRUE(late) << late.error().text();
+    EXPECT_EQ(row("a")->mount_id, id);
+    EXPECT_FALSE(row("a")->unanswered);
+    ASSERT_TRUE(release("c2"));
+    fake->finish_late();
+    expect_nothing_left();
+    clock.advance(std::chrono::hours(2));  // c1 and c2 may be used again
+  }
+}
+
 TEST_F(ManagerDebts, ADriverThatIsAwayIsOwedTheUnmountUntilItIsBack) {
   ASSERT_TRUE(acquire("c1", {want("a")}));
   fake->fail(Operation::unmount, "a", Fault::not_sent, 3);

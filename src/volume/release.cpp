@@ -136,10 +136,9 @@ Status Work::begin_take_down(MountRow& row, const std::string& reason,
 }
 
 Result<std::optional<std::string>> Work::take_down_by_hand(MountRow row, const std::optional<DebtRow>& debt) {
-  const BootTime since = debt ? debt->since.boot : row.since.boot;
   if (row.state == MountState::mounting || row.state == MountState::unmounting) {
     row.pending = row.state == MountState::mounting ? Pending::mount : Pending::unmount;
-    DVDI_CHECK(move(row, MountState::unknown, cause("found without anybody at work on it")));
+    DVDI_CHECK(move(row, MountState::unknown, nobody_at_work(context_.trace_id())));
   }
   // Whether a plain directory is still used, only the driver knows. Where it refused before and refuses
   // again, the word of whoever releases it ends the matter: there is nothing to unmount.
@@ -149,7 +148,7 @@ Result<std::optional<std::string>> Work::take_down_by_hand(MountRow row, const s
   DVDI_CHECK(begin_take_down(row, "released by hand", [&](Transaction& transaction) {
     return resume_debt(transaction, volume_, context_.trace_id());
   }));
-  return unmount(row, {}, before, since);
+  return unmount(row, {}, before);
 }
 
 Result<Release> Manager::release_volume(const Context& context, const VolumeKey& volume, bool dry_run) {

@@ -21,7 +21,7 @@ Result<std::optional<std::string>> Work::take_down(const std::string& mount_id,
                                                    const std::function<Status(Transaction&)>& with) {
   DVDI_TRY(auto found, row());
   if (found && found->mount_id == mount_id && found->state == MountState::unmounting) {
-    return unmount(*found, with, Pending::none, {});
+    return unmount(*found, with, Pending::none);
   }
   // Somebody who had the lock before us did it, or took the mount over.
   std::optional<std::string> owed;
@@ -36,7 +36,7 @@ Result<std::optional<std::string>> Work::take_down(const std::string& mount_id,
 
 Result<std::optional<std::string>> Work::unmount(MountRow row,
                                                  const std::function<Status(Transaction&)>& with,
-                                                 Pending before, std::optional<BootTime> suspect_since) {
+                                                 Pending before) {
   // A plain directory is in no table: it is there until the driver says that it is done with us.
   const bool plain_and_whole =
       !row.mount_point.empty() && !row.identity && (before == Pending::none || before == Pending::refused);
@@ -97,11 +97,14 @@ Result<std::optional<std::string>> Work::unmount(MountRow row,
     return std::optional<std::string>(reason);
   };
 
-  const bool may_come_late = before == Pending::mount && suspect_since &&
-                             clock.boot() - *suspect_since < policy_.late_answer_of(volume_.driver);
+  // What we gave up waiting for may be done only now: nothing that it would undo is believed until then.
+  const bool expected =
+      row.unanswered && clock.boot() - *row.unanswered < policy_.late_answer_of(volume_.driver);
+  const bool mount_may_come = expected && before == Pending::mount;
+  if (expected && before == Pending::unmount) if_there = Pending::unmount;
   if (answer) {
     // Many drivers say yes where nothing is mounted.
-    if (may_come_late && !was_there) {
+    if (mount_may_come && !was_there) {
       return owed(Pending::mount, "the driver may still be at the Mount that it has not answered");
     }
     if (there && if_there == Pending::lost) {
@@ -124,13 +127,16 @@ Result<std::optional<std::string>> Work::unmount(MountRow row,
           why.error = refusal.text();
         }
         if (planted_bug == 2) return gone({});
+        if (if_there == Pending::unmount)
+          return owed(if_there,
+                      "the driver may still be at the Unmount that it has not answered: " + why.error);
         return owed(if_there, why.error);
       }
       // Where nobody could say where it would be, that the table shows nothing there proves nothing.
       if (!whereabouts_known) {
         return owed(before == Pending::mount ? Pending::mount : Pending::unmount, why.error);
       }
-      if (may_come_late) {
+      if (mount_may_come) {
         return owed(Pending::mount,
                     "the driver may still be at the Mount that it has not answered: " + why.error);
       }
@@ -142,6 +148,7 @@ Result<std::optional<std::string>> Work::unmount(MountRow row,
     case Outcome::unknown:
       break;
   }
+  why.unanswered = true;
   return owed(Pending::unmount, why.error);
 }
 
@@ -197,18 +204,17 @@ Result<std::string> Work::settle_unreferenced() {
   }));
   if (referenced || !found) return std::string();
   MountRow row = *found;
-  const BootTime since = debt ? debt->since.boot : row.since.boot;
   std::string found_as;
   switch (row.state) {
     case MountState::mounting:
       found_as = "a Mount whose end was not recorded";
       row.pending = Pending::mount;
-      DVDI_CHECK(move(row, MountState::unknown, cause("found without anybody at work on it")));
+      DVDI_CHECK(move(row, MountState::unknown, nobody_at_work(context_.trace_id())));
       break;
     case MountState::unmounting:
       found_as = "an Unmount whose end was not recorded";
       if (row.pending != Pending::found) row.pending = Pending::unmount;
-      DVDI_CHECK(move(row, MountState::unknown, cause("found without anybody at work on it")));
+      DVDI_CHECK(move(row, MountState::unknown, nobody_at_work(context_.trace_id())));
       if (row.pending == Pending::found) return std::string();
       break;
     case MountState::mounted:
@@ -227,7 +233,7 @@ Result<std::string> Work::settle_unreferenced() {
     if (begun.error().code == Code::failed_precondition) return std::string();
     return fail(std::move(begun).error());
   }
-  DVDI_TRY(const auto owed, unmount(row, {}, before, since));
+  DVDI_TRY(const auto owed, unmount(row, {}, before));
   return owed ? fmt::format("{}: {}: still owed: {}", volume_.text(), found_as, *owed)
               : fmt::format("{}: {}: settled, nothing is mounted", volume_.text(), found_as);
 }

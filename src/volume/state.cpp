@@ -44,6 +44,10 @@ Status check_transition(MountState from, MountState to) {
                                       mount_state_name(to))};
 }
 
+Cause nobody_at_work(const std::string& trace_id) {
+  return {.reason = "found without anybody at work on it", .unanswered = true, .trace_id = trace_id};
+}
+
 MountRow new_mount(const VolumeKey& volume) {
   MountRow row;
   row.volume = volume;
@@ -66,6 +70,9 @@ Status transition(Transaction& transaction, MountRow& row, MountState to, const 
                  .volume = row.volume.name};
   }
   if (from == mounted) DVDI_CHECK(transaction.close_usage(UsageInterval::Kind::mounted, row.volume));
+  const bool settled = to == mounted || to == mounting || row.since.boot_id != transaction.now().boot_id;
+  if (settled) row.unanswered.reset();
+  if (cause.unanswered) row.unanswered = transaction.now().boot;
   row.state = to;
   row.since = transaction.now();
   // The note stays while an unmount is tried: if it fails, it is still why.

@@ -15,11 +15,15 @@ struct Cause {
   unsigned attempt = 0;
   std::optional<Duration> duration = {};  // of the driver call that led here
   bool lost = false;                      // the mount went without us: another boot, or its server is gone
+  bool unanswered = false;                // the driver may still be at the call that led here
   std::string trace_id = {};
 };
 
 // internal, unless ARCHITECTURE.md's table has it.
 Status check_transition(MountState from, MountState to);
+
+// To `unknown`: whoever made the call that is recorded is gone.
+Cause nobody_at_work(const std::string& trace_id);
 
 // A row that is not there yet, with a new mount id; to be given to transition().
 MountRow new_mount(const VolumeKey& volume);

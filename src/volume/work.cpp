@@ -59,11 +59,11 @@ Result<Mounted> Work::bring_up(const Request& request, const std::optional<Mount
       if (ours && found->mount_id == ours->mount_id && found->since.boot == ours->since.boot)
         return mount_first(*found, request, with);
       found->pending = MountRow::Pending::mount;
-      DVDI_CHECK(move(*found, MountState::unknown, cause("found without anybody at work on it")));
+      DVDI_CHECK(move(*found, MountState::unknown, nobody_at_work(context_.trace_id())));
       break;
     case MountState::unmounting:
       found->pending = MountRow::Pending::unmount;
-      DVDI_CHECK(move(*found, MountState::unknown, cause("found without anybody at work on it")));
+      DVDI_CHECK(move(*found, MountState::unknown, nobody_at_work(context_.trace_id())));
       break;
     case MountState::unknown:
     case MountState::absent:
@@ -123,6 +123,7 @@ Result<Mounted> Work::mount_first(MountRow row, const Request& request,
     why.error = error.text();
     why.attempt = 1;
     why.duration = took;
+    why.unanswered = error.outcome == Outcome::unknown;
     row.pending = MountRow::Pending::mount;
     if (auto recorded = move(row, to, why); !recorded) error.attached.push_back(std::move(recorded).error());
     return error;
@@ -149,7 +150,7 @@ Result<Mounted> Work::mount_first(MountRow row, const Request& request,
     context_ = context_.detached(policy_.deadline(volume_.driver, driver::Operation::unmount));
     auto given_back = move(row, MountState::unmounting, cause("what the driver claimed is not true"));
     if (given_back) {
-      auto owed = unmount(row, {}, MountRow::Pending::none, {});
+      auto owed = unmount(row, {}, MountRow::Pending::none);
       if (!owed) result.error().attached.push_back(std::move(owed).error());
     } else {
       result.error().attached.push_back(std::move(given_back).error());
@@ -252,7 +253,7 @@ Result<Mounted> Work::settle_for_use(MountRow row, const Request& request,
 Result<Mounted> Work::replace(MountRow row, const Request& request,
                               const std::function<Status(Transaction&)>& with, std::string_view why) {
   DVDI_CHECK(move(row, MountState::unmounting, cause(std::string(why))));
-  DVDI_TRY(const auto owed, unmount(row, {}, MountRow::Pending::unmount, {}));
+  DVDI_TRY(const auto owed, unmount(row, {}, MountRow::Pending::unmount));
   if (!owed) return fresh(request, with);
   DVDI_TRY(auto now, this->row());
   if (now && now->state == MountState::unknown && now->pending == MountRow::Pending::refused) {
@@ -276,6 +277,7 @@ Result<Mounted> Work::mount_again(MountRow row, const Request& request,
     why.error = error.text();
     why.attempt = 2;
     why.duration = took;
+    why.unanswered = error.outcome == Outcome::unknown;
     row.pending = MountRow::Pending::mount;
     if (auto recorded = move(row, MountState::unknown, why); !recorded) {
       error.attached.push_back(std::move(recorded).error());
@@ -308,7 +310,7 @@ Result<Mounted> Work::mount_again(MountRow row, const Request& request,
                           with);
   }
   DVDI_CHECK(move(row, MountState::unmounting, cause("begin anew: the driver refuses a second Mount")));
-  DVDI_TRY(const auto owed, unmount(row, {}, MountRow::Pending::unmount, {}));
+  DVDI_TRY(const auto owed, unmount(row, {}, MountRow::Pending::unmount));
   if (!owed) return fresh(request, with);
   return result;
 }

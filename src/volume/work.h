@@ -75,10 +75,9 @@ class Work {
   // else is wrong with a mount that stays.
   ServerLook take_away_if_gone(const MountRow& row);
   // Unmounts a row in state `unmounting` and records what came of it. The reason, if it is owed. `before` is
-  // what was pending when the row was `unknown`, and `suspect_since` since when: a Mount may be answered
-  // late.
+  // what was pending when the row was `unknown`.
   Result<std::optional<std::string>> unmount(MountRow row, const std::function<Status(Transaction&)>& with,
-                                             MountRow::Pending before, std::optional<BootTime> suspect_since);
+                                             MountRow::Pending before);
   Result<std::string> settle_parked(MountRow row);
   Result<std::string> settle_found(MountRow row);
   // The reason, if the mount was left alone.
