@@ -240,7 +240,7 @@ TEST_F(HttpServer, WhatIsMalformedOrAmbiguousEndsTheConnection) {
   expect(501, start + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n");
   expect(400, "\x16\x03\x01\x02\r\n\r\n");  // TLS
   expect(400, "GET / HTTP/2.0\r\nHost: x\r\n\r\n");
-  expect(400, std::string("GET /\0 HTTP/1.1\r\nHost: x\r\n\r\n", 31));
+  expect(400, "GET /" + std::string(1, '\0') + " HTTP/1.1\r\nHost: x\r\n\r\n");
   EXPECT_EQ(answered, 0);
 }
 

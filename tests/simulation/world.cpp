@@ -254,7 +254,13 @@ void World::finish_crash() {
   opening_ = false;
   running_calls_.clear();
   kernel_.end_process(kernel_.self());
-  for (auto& [key, container] : invariants_.containers) container.calls = 0;
+  for (auto& [key, container] : invariants_.containers) {
+    container.calls = 0;
+    if (container.running || container.init == 0) continue;
+    // A task is held until its isolate is acknowledged: whoever started it ends it.
+    kernel_.end_process(container.init);
+    container.init = 0;
+  }
   if (next_crash_ != Crash::power) return;
   trace_.line("the machine starts anew");
   ++counts_.reboots;
