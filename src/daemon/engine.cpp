@@ -180,7 +180,7 @@ void Engine::settle(const Context& context) {
   }
   run_parallel(std::move(work));
   // Before debts are paid: a volume must not be unmounted below a mount of ours.
-  for (std::string& sentence : staged_->settle(context)) note(std::move(sentence));
+  for (std::string& sentence : tidy(context)) note(std::move(sentence));
   if (const auto rebuilt = volumes_->rebuild(context)) {
     for (const VolumeKey& volume : rebuilt->found)
       note(fmt::format("volume {} was found mounted: the books were rebuilt, see `dvdi doctor`",
@@ -191,7 +191,10 @@ void Engine::settle(const Context& context) {
     note("the books could not be rebuilt: " + rebuilt.error().text());
   }
   for (std::string& sentence : volumes_->settle(context)) note(std::move(sentence));
+}
 
+std::vector<std::string> Engine::tidy(const Context& context) {
+  std::vector<std::string> said = staged_->settle(context);
   // After a rebuild a task may run that the books do not know: what is nobody's by them may be its sandbox.
   bool books_are_whole = false;
   static_cast<void>(
@@ -205,6 +208,7 @@ void Engine::settle(const Context& context) {
     for (const ContainerView& view : *views) known.insert(view.id);
     remove_stray_sandboxes(context, helpers_, config_.state_dir, known);
   }
+  return said;
 }
 
 Result<Api::Prepared> Engine::prepare(const Context& context, const PrepareOptions& options,

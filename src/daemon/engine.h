@@ -66,6 +66,9 @@ class Engine final : public Api {
 
   // For what the host of this engine does without a caller (Reconciler).
   volume::Manager& manager() { return *volumes_; }
+  // Takes away private mounts and sandboxes that ended containers left behind. One sentence for each thing
+  // that was done or could not be done.
+  std::vector<std::string> tidy(const Context& context);
   // Before the owed unmount of a volume is paid: StagedMounts::let_go().
   Status let_go(const Context& context, const VolumeKey& volume) { return staged_->let_go(context, volume); }
   Ledger& ledger() { return *ledger_; }

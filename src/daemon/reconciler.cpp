@@ -46,6 +46,7 @@ struct Reconciler::State {
   void look_at_volumes(const volume::Due& due, std::vector<Workers::Task>& tasks);
   void look_at_mounts(std::vector<Workers::Task>& tasks, std::optional<BootTime>& next);
   void look_at_rebuild(std::vector<Workers::Task>& tasks);
+  void look_at_leftovers(const volume::Due& due, std::vector<Workers::Task>& tasks);
   Status look_at_containers(std::vector<Workers::Task>& tasks, std::optional<BootTime>& next);
   std::optional<std::string> why_to_clean_up(const ContainerRow& row, std::optional<BootTime>& next);
   bool runs(const ProcessIdentity& process, std::optional<BootTime>& next);
@@ -62,6 +63,7 @@ struct Reconciler::State {
   // The mounts are to be held against the kernel's table, and their servers asked, once more.
   std::atomic<bool> compare_mounts = true, probe_mounts = true;
   std::atomic<bool> has_servers = false;  // at the last probe
+  std::atomic<bool> tidied = false;       // after the start
   std::atomic<bool> rebuilding = true;    // a damaged ledger was replaced: not every driver has answered yet
   BootTime last_probe;                    // when it began; under the mutex
   Workers workers;
@@ -224,6 +226,7 @@ Result<std::vector<Workers::Task>> Reconciler::State::look(std::optional<BootTim
   DVDI_CHECK(look_at_containers(tasks, next));
   const Context context = Context(parts.clock).with_timeout(some_more);
   DVDI_TRY(const volume::Due due, parts.volumes.due(context));
+  look_at_leftovers(due, tasks);
   look_at_volumes(due, tasks);
   sooner(next, due.next);
   return tasks;
@@ -251,11 +254,26 @@ void Reconciler::State::look_at_volumes(const volume::Due& due, std::vector<Work
                      .drivers = {},
                      .most = some_more,
                      .work = [this](const Context& context) -> Workers::Outcome {
-                       const auto tidied = parts.volumes.tidy_books(context);
-                       if (tidied) return {};
-                       return {.again = true, .sentence = tidied.error().text()};
+                       const auto done = parts.volumes.tidy_books(context);
+                       if (done) return {};
+                       return {.again = true, .sentence = done.error().text()};
                      }});
   }
+}
+
+void Reconciler::State::look_at_leftovers(const volume::Due& due, std::vector<Workers::Task>& tasks) {
+  if (!parts.tidy || (tidied && !due.staged)) return;
+  tasks.push_back({.name = "leftovers",
+                   .drivers = {},
+                   .most = most,
+                   .work = [this](const Context& context) -> Workers::Outcome {
+                     std::string said;
+                     for (const std::string& one : parts.tidy(context))
+                       said += fmt::format("{}{}", said.empty() ? "" : "; ", one);
+                     tidied = true;
+                     const auto after = parts.volumes.due(context);
+                     return {.again = !after || after->staged, .sentence = std::move(said)};
+                   }});
 }
 
 // Finished at the first call, unless a damaged ledger was replaced.

@@ -29,6 +29,9 @@ class Reconciler {
     // Before a volume is settled: an error, and nothing is done, while a mount of ours still shows it for a
     // container that has ended.
     std::function<Status(const Context&, const VolumeKey&)> let_go = {};
+    // Takes away what ended containers left behind on this machine: once after the start, and while there are
+    // staged mounts of theirs. What was done or could not be done, one sentence each.
+    std::function<std::vector<std::string>(const Context&)> tidy = {};
     // What a person should know, one sentence each.
     std::function<void(std::string)> say;
   };

@@ -57,6 +57,7 @@ Result<std::unique_ptr<Service>> Service::open(const Context& context, const Con
                                              const ContainerKey& key) { return engine.cleanup(call, key); },
                         .let_go = [&engine](const Context& call,
                                             const VolumeKey& volume) { return engine.let_go(call, volume); },
+                        .tidy = [&engine](const Context& call) { return engine.tidy(call); },
                         .say = service->parts_.info});
   DVDI_CHECK(service->reconciler_->start());
   return service;

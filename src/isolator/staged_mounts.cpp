@@ -194,29 +194,12 @@ Result<std::vector<Owed>> StagedMounts::cleanup(const Context& context, const Co
   return std::vector<Owed>();
 }
 
-Result<bool> StagedMounts::is_leftover(const Context& context, const ContainerKey& key) {
-  bool leftover = false;
-  DVDI_CHECK(parts_.ledger.read(context, "look for a container", [&](Reader& reader) -> Status {
-    DVDI_TRY(const auto row, reader.container(key));
-    leftover =
-        !row || row->state == dvdi::ContainerState::ended || row->since.boot_id != parts_.ledger.boot_id();
-    return {};
-  }));
-  return leftover;
-}
-
 Result<std::vector<ContainerKey>> StagedMounts::leftovers(const Context& context) {
-  std::set<ContainerKey> keys;
+  std::vector<ContainerKey> left;
   DVDI_CHECK(parts_.ledger.read(context, "list staged mounts", [&](Reader& reader) -> Status {
-    DVDI_TRY(const auto rows, reader.staged());
-    for (const StagedRow& row : rows) keys.insert(row.container);
+    DVDI_TRY(left, reader.staged_leftovers(parts_.ledger.boot_id()));
     return {};
   }));
-  std::vector<ContainerKey> left;
-  for (const ContainerKey& key : keys) {
-    DVDI_TRY(const bool leftover, is_leftover(context, key));
-    if (leftover) left.push_back(key);
-  }
   return left;
 }
 
@@ -224,9 +207,9 @@ Result<bool> StagedMounts::take_leftover(const Context& context, const Container
   DVDI_TRY(const auto held, parts_.container_locks.try_acquire(container_lock_key(key)));
   if (!held) return false;
   // Once more, with the lock: it may have been prepared again meanwhile.
-  DVDI_TRY(const bool leftover, is_leftover(context, key));
+  DVDI_TRY(const auto left, leftovers(context));
+  if (std::ranges::find(left, key) == left.end()) return false;
   DVDI_TRY(const std::vector<StagedRow> rows, rows_of(context, key));
-  if (!leftover || rows.empty()) return false;
   DVDI_CHECK(take(context, key, rows));
   return true;
 }

@@ -54,7 +54,6 @@ class StagedMounts final : public Isolator {
               const v1::ContainerMountInfo& instruction, StagedRow& row);
   Status take(const Context& context, const ContainerKey& key, const std::vector<StagedRow>& rows);
   Result<std::vector<StagedRow>> rows_of(const Context& context, const ContainerKey& key);
-  Result<bool> is_leftover(const Context& context, const ContainerKey& key);
   // False: somebody is at work on it, or it is none.
   Result<bool> take_leftover(const Context& context, const ContainerKey& key);
   Result<std::vector<ContainerKey>> leftovers(const Context& context);

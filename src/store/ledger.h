@@ -51,6 +51,8 @@ class Reader {
   Result<std::vector<ForeignRow>> foreigns();
   Result<std::vector<StagedRow>> staged();
   Result<std::vector<StagedRow>> staged_of(const ContainerKey& container);
+  // The containers that have staged mounts and have ended, are not known, or are of another boot than that.
+  Result<std::vector<ContainerKey>> staged_leftovers(const std::string& boot_id);
   Result<std::optional<VolumeRow>> volume(const VolumeKey& volume);
   Result<std::vector<VolumeRow>> volumes();
   // A fact of the whole ledger; "" where it is not there.

@@ -128,6 +128,8 @@ DebtRow read_debt(SQLite::Statement& statement) {
   return row;
 }
 
+ContainerKey read_container_key(SQLite::Statement& statement) { return Columns(statement).container(); }
+
 StagedRow read_staged(SQLite::Statement& statement) {
   Columns columns(statement);
   StagedRow row;
@@ -235,6 +237,10 @@ constexpr const char* staged_sql =
 constexpr const char* staged_of_sql =
     "SELECT owner, container, position, path, identity, boot_id, since_wall, since_boot FROM staged "
     "WHERE owner = ? AND container = ? ORDER BY position";
+constexpr const char* staged_leftovers_sql =
+    "SELECT DISTINCT staged.owner, staged.container FROM staged LEFT JOIN containers ON containers.owner = "
+    "staged.owner AND containers.id = staged.container WHERE containers.id IS NULL OR containers.state = "
+    "'ended' OR containers.boot_id <> ?";
 constexpr const char* foreigns_sql =
     "SELECT driver, volume, mount_point, evidence, boot_id, since_wall, since_boot FROM foreign_holders";
 constexpr const char* foreign_sql =
@@ -344,6 +350,12 @@ Result<std::vector<DebtRow>> Reader::debts() {
 
 Result<std::vector<StagedRow>> Reader::staged() {
   return all("list staged mounts", connection_->statement(staged_sql), read_staged);
+}
+
+Result<std::vector<ContainerKey>> Reader::staged_leftovers(const std::string& boot_id) {
+  auto& statement = connection_->statement(staged_leftovers_sql);
+  Binder{statement}(boot_id);
+  return all("list the staged mounts that are left behind", statement, read_container_key);
 }
 
 Result<std::vector<StagedRow>> Reader::staged_of(const ContainerKey& container) {

@@ -74,6 +74,8 @@ Result<Due> Manager::due(const Context& context) {
     due.books =
         std::ranges::any_of(foreigns, [&](const ForeignRow& row) { return table.lacks(row.mount_point); });
     const std::string& boot = state.parts.ledger.boot_id();
+    DVDI_TRY(const auto left, reader.staged_leftovers(boot));
+    due.staged = !left.empty();
     DVDI_TRY(const auto ended, reader.oldest_end(boot));
     if (ended && (ended->boot_id != boot || now - ended->boot > remember_ended)) {
       due.books = true;

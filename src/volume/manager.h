@@ -194,6 +194,7 @@ const std::vector<Duration>& call_time_bounds();
 struct Due {
   std::vector<VolumeKey> volumes;  // for settle_volume(); the one that waits longest is first
   bool books = false;              // for tidy_books()
+  bool staged = false;             // staged mounts were left behind: for the isolator that made them
   // The next thing is due then, if nothing happens before.
   std::optional<BootTime> next;
 };

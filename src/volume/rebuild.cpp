@@ -58,9 +58,11 @@ Answer ask(Manager::Parts& parts, Calls& calls, const Context& context, const st
       Result<std::string> path = one->mount_point;
       if (path->empty()) path = calls.path(context, {name, one->name});
       const Lock lock(mutex);
-      if (path && !path->empty()) answer.places.push_back({one->name, *std::move(path)});
-      // An answer that says no is one.
-      if (!path && path.error().outcome != Outcome::refused) answer.error = path.error().text();
+      if (path) {
+        if (!path->empty()) answer.places.push_back({one->name, *std::move(path)});
+      } else if (path.error().outcome != Outcome::refused) {  // an answer that says no is one
+        answer.error = path.error().text();
+      }
     }
   });
   run_parallel(std::move(workers));

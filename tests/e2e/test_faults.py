@@ -1,7 +1,7 @@
 """Drivers that misbehave, seen from outside: what the caller is told, and that it all ends in one checked state.
 
-The numbers are those of the list of failures that users of such systems report. `dvdi` checks after each test that
-nothing is mounted, held or owed any more, and that the event log is intact.
+The numbers are those of docs/faults.md. `dvdi` checks after each test that nothing is mounted, held or owed any more,
+and that the event log is intact.
 """
 
 import collections
