@@ -57,9 +57,6 @@ class FakeApi final : public Api {
     if (auto ended = context.check("cleanup"); !ended) return fail(ended.error());
     return scene_.cleaned;
   }
-  Result<volume::Recovered> recover(const Context&, const volume::RecoverRequest&) override {
-    return volume::Recovered();
-  }
   Result<volume::Release> release_volume(const Context&, const std::string& driver, const std::string& name,
                                          bool dry_run) override {
     scene_.calls.push_back(std::string(dry_run ? "would release " : "release ") + driver + "/" + name);

@@ -88,11 +88,6 @@ class Api {
   virtual Result<std::vector<isolator::Owed>> cleanup(const Context& context,
                                                       const isolator::ContainerKey& key) = 0;
 
-  // The containers that an agent has after its restart; what is in neither list is dropped with proof that it
-  // is dead, and else kept.
-  virtual Result<volume::Recovered> recover(const Context& context,
-                                            const volume::RecoverRequest& request) = 0;
-
   virtual Result<std::vector<ContainerView>> containers(const Context& context, bool ended) = 0;
   // By id, or a prefix of an id that only one container has.
   virtual Result<ContainerView> container(const Context& context, const std::string& id) = 0;

@@ -128,26 +128,6 @@ Result<std::vector<isolator::Owed>> Client::cleanup(const Context& context, cons
   return wire::owed_of(answer);
 }
 
-Result<volume::Recovered> Client::recover(const Context& context, const volume::RecoverRequest& request) {
-  // Agents speak Mesos' messages; what this program has are ids.
-  json::array containers;
-  for (const auto& one : request.live) {
-    json::object state{{"container_id", wire::container_id_json(one.id)}};
-    if (one.init > 0) state["pid"] = one.init;
-    if (!one.directory.empty()) state["directory"] = one.directory;
-    containers.push_back(std::move(state));
-  }
-  json::array orphans;
-  for (const std::string& one : request.orphans) orphans.push_back(wire::container_id_json(one));
-  const json::object body{{"owner", request.owner},
-                          {"work_dir", request.owner},
-                          {"complete", request.complete},
-                          {"containers", std::move(containers)},
-                          {"orphans", std::move(orphans)}};
-  DVDI_TRY(const json::value answer, call(context, Verb::post, "/v1/recover", json::serialize(body)));
-  return wire::recovered_of(answer);
-}
-
 Result<std::vector<ContainerView>> Client::containers(const Context& context, bool ended) {
   DVDI_TRY(const json::value answer,
            call(context, Verb::get, ended ? "/v1/containers?ended=true" : "/v1/containers"));

@@ -27,7 +27,6 @@ class Client final : public Api {
   Status isolate(const Context& context, const isolator::ContainerKey& key, pid_t pid, bool watch) override;
   Result<std::vector<isolator::Owed>> cleanup(const Context& context,
                                               const isolator::ContainerKey& key) override;
-  Result<volume::Recovered> recover(const Context& context, const volume::RecoverRequest& request) override;
   Result<std::vector<ContainerView>> containers(const Context& context, bool ended) override;
   Result<ContainerView> container(const Context& context, const std::string& id) override;
   Result<Volumes> volumes(const Context& context, bool ask_drivers) override;

@@ -55,6 +55,7 @@ Exit code: 0 ended by a signal; 1 failed; 2 usage.
 
 constexpr int exit_failed = 1;
 constexpr int exit_usage = 2;
+constexpr auto silent_wait = std::chrono::seconds(1);  // for the state directory, before the log says so
 
 struct Options {
   std::string state_dir, socket, config;
@@ -179,10 +180,19 @@ class Daemon {
       static_cast<void>(!::write(done.get(), &one, sizeof one));
     });
     bool told_to_end = false;
+    bool told_why = false;
     for (;;) {
       std::array<pollfd, 2> wait = {{{.fd = signals_.get(), .events = POLLIN, .revents = 0},
                                      {.fd = done.get(), .events = POLLIN, .revents = 0}}};
-      DVDI_CHECK(wait_ready(Context(), wait, "wait for the state directory"));
+      const auto ready = wait_ready(told_why ? Context() : Context().with_timeout(silent_wait), wait,
+                                    "wait for the state directory");
+      if (!ready && ready.error().code == Code::deadline_exceeded) {
+        told_why = true;
+        log::info(fmt::format("waiting for {}: another dvdid has it, or dvdi commands work on it",
+                              config.state_dir));
+        continue;
+      }
+      DVDI_CHECK(ready);
       if (wait[1].revents != 0) break;
       DVDI_TRY(const int signal, next_signal(Context()));
       if (signal == SIGHUP) continue;  // the configuration is being read

@@ -42,7 +42,9 @@ class Engine final : public Api {
   Status isolate(const Context& context, const ContainerKey& key, pid_t pid, bool watch) override;
   Result<std::vector<isolator::Owed>> cleanup(const Context& context, const ContainerKey& key) override;
 
-  Result<volume::Recovered> recover(const Context& context, const volume::RecoverRequest& request) override;
+  // The containers that an agent has after its restart; what is in neither list is dropped with proof that it
+  // is dead, and else kept.
+  Result<volume::Recovered> recover(const Context& context, const volume::RecoverRequest& request);
 
   Result<std::vector<ContainerView>> containers(const Context& context, bool ended) override;
   Result<ContainerView> container(const Context& context, const std::string& id) override;

@@ -276,7 +276,7 @@ Status Routes::recover(Call& call) {
   DVDI_TRY(const spec::RecoverHead head, reader.finish());
   request.owner = head.owner;
   request.complete = head.complete;
-  DVDI_TRY(const volume::Recovered recovered, parts_.api.recover(call.to_the_end(), request));
+  DVDI_TRY(const volume::Recovered recovered, parts_.recover(call.to_the_end(), request));
   parts_.changed();
   json::object out = wire::to_json(recovered);
   out["warnings"] = wire::to_json(warnings);

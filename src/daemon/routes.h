@@ -20,7 +20,9 @@ namespace dvdi {
 class Routes {
  public:
   struct Parts {
-    Api& api;                                 // outlives this
+    Api& api;  // outlives this
+    // The agents' call, which only a daemon answers.
+    std::function<Result<volume::Recovered>(const Context&, const volume::RecoverRequest&)> recover;
     std::string version, state_dir;           // for /healthz
     std::function<AccessRules()> access;      // as the configuration has them now
     std::function<spec::AgentRules()> agent;  // the same

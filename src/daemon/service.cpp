@@ -66,6 +66,7 @@ Result<std::unique_ptr<Service>> Service::open(const Context& context, const Con
 Status Service::serve(UniqueFd listening) {
   routes_ = std::make_unique<Routes>(
       Routes::Parts{.api = *engine_,
+                    .recover = std::bind_front(&Engine::recover, engine_.get()),
                     .version = parts_.version,
                     .state_dir = config_.state_dir,
                     .access = [this] { return access(); },

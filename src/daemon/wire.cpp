@@ -420,19 +420,6 @@ json::object to_json(const volume::Recovered& recovered) {
                       {"owed", to_json(recovered.owed)}};
 }
 
-volume::Recovered recovered_of(const json::value& value) {
-  volume::Recovered recovered;
-  recovered.dropped = texts_of(value, "dropped");
-  each(value, "kept",
-       [&](const json::value& one) { recovered.kept.push_back({text(one, "id"), text(one, "reason")}); });
-  each(value, "missing", [&](const json::value& one) {
-    recovered.missing.push_back(
-        {text(one, "id"), text(one, "driver"), text(one, "volume"), text(one, "reason")});
-  });
-  recovered.owed = owed_of(value);
-  return recovered;
-}
-
 Result<json::value> launch_json(const v1::ContainerLaunchInfo& launch) {
   return message_json(launch, "the launch info");
 }

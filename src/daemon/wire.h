@@ -33,7 +33,6 @@ volume::Release release_of(const json::value& value);
 json::object to_json(const volume::DriverStatus& status);
 volume::DriverStatus driver_status_of(const json::value& value);
 json::object to_json(const volume::Recovered& recovered);
-volume::Recovered recovered_of(const json::value& value);
 json::array to_json(const std::vector<isolator::Owed>& owed);
 std::vector<isolator::Owed> owed_of(const json::value& value);
 

@@ -90,12 +90,13 @@ TEST(Wire, TheRest) {
   same_after_a_round_trip(
       volume::DriverStatus{.name = "d", .running = 1, .last_error = "e", .last_error_time = WallTime()},
       driver_status_of);
-  const volume::Recovered recovered{.dropped = {"a"},
-                                    .kept = {{"b", "why"}},
-                                    .missing = {{"c", "d", "v", "gone"}},
-                                    .owed = {{.driver = "d", .volume = "v", .reason = "r"}}};
-  same_after_a_round_trip(recovered, recovered_of);
-  EXPECT_THAT(recovered_of(to_json(recovered)).dropped, ElementsAre("a"));
+  EXPECT_EQ(
+      json::serialize(to_json(volume::Recovered{.dropped = {"a"},
+                                                .kept = {{"b", "why"}},
+                                                .missing = {{"c", "d", "v", "gone"}},
+                                                .owed = {{.driver = "d", .volume = "v", .reason = "r"}}})),
+      R"({"dropped":["a"],"kept":[{"id":"b","reason":"why"}],"missing":[{"id":"c","driver":"d",)"
+      R"("volume":"v","reason":"gone"}],"owed":[{"driver":"d","volume":"v","reason":"r"}]})");
 }
 
 TEST(Wire, NestedContainerIdsAreMesosMessages) {

@@ -30,6 +30,7 @@ class Connection {
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
+  const Caller& peer() const { return peer_; }
   void serve();  // returns when the connection is over, and closed
 
   // From any thread. What they cancel is told on that thread.

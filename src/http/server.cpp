@@ -260,6 +260,10 @@ void ThreadedServer::begin(UniqueFd socket) {
   const std::size_t count = running_.size();
   if (count >= std::size_t{common_.limits.connections} + heard_beyond_limit)
     return tell(descriptor, "the server has too many connections; try again later");
+  const auto of_user = std::ranges::count_if(
+      running_, [&](const auto& one) { return one.second.connection->peer().uid == peer.uid; });
+  if (peer.uid != 0 && std::cmp_greater_equal(of_user, common_.limits.connections_of_user))
+    return tell(descriptor, "this user has too many connections; try again later");
   const std::uint64_t id = next_id_++;
   // Edge-triggered and for nothing but the end (EPOLLHUP comes unasked): data wakes only the connection's
   // thread. A client that shut down its sending side alone is not that.

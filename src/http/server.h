@@ -29,7 +29,7 @@ class IncomingRequest {
   // framing is wrong), deadline_exceeded (nothing came for ServerLimits::body_timeout), cancelled. After the
   // first two the server answers 400 or 408 itself, whatever the handler says then.
   virtual Result<std::string> read(const Context& context, std::size_t most) = 0;
-  // The whole body. resource_exhausted beyond `most` bytes (to be answered with 413).
+  // The whole body. resource_exhausted beyond `most` bytes.
   Result<std::string> read_all(const Context& context, std::size_t most);
 };
 
@@ -55,6 +55,8 @@ using Handler = std::function<void(const Context& context, IncomingRequest& requ
 
 struct ServerLimits {
   unsigned connections = 4096;  // beyond it a connection is answered 503 and closed
+  // Of one user other than root, who may not keep the others out.
+  unsigned connections_of_user = 1024;
   std::size_t header_bytes = std::size_t{32} << 10U;
   Duration header_timeout = std::chrono::seconds(10);  // from the first byte to the end of the head
   Duration body_timeout = std::chrono::seconds(30);    // for the next piece of a body

@@ -3,11 +3,16 @@
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
+#include <optional>
 #include <semaphore>
+#include <thread>
 #include <vector>
 
 #include "http/server_test_support.h"
@@ -269,6 +274,35 @@ TEST_F(HttpServer, ConnectionsHaveALimit) {
   inside.front().close();
   wait_until([&] { return server.connections() == 1; });
   auto again = client();
+  again.say(whole);
+  EXPECT_EQ(again.answer().second, "GET|/||");
+}
+
+// Connected as another user, which one thread may be for a moment.
+RawClient client_of(uid_t uid, const std::string& path) {
+  std::optional<RawClient> client;
+  std::thread([&] {
+    EXPECT_EQ(::syscall(SYS_setresuid, -1, uid, -1), 0);
+    client.emplace(path);
+  }).join();
+  return *std::move(client);
+}
+
+TEST_F(HttpServer, OneUserDoesNotKeepTheOthersOut) {
+  if (::geteuid() != 0) GTEST_SKIP() << "only root can be another user";
+  auto& server = serve_echo({.connections_of_user = 2});
+  for (const std::string& place : {folder(), socket_path()}) ASSERT_EQ(::chmod(place.c_str(), 0777), 0);
+  std::vector<RawClient> inside;
+  for (const uid_t uid : {65534U, 65534U, 65533U, 0U, 0U, 0U}) {
+    inside.push_back(client_of(uid, socket_path()));
+    inside.back().say(whole);
+    EXPECT_EQ(inside.back().answer().second, "GET|/||") << uid;
+  }
+  EXPECT_THAT(client_of(65534, socket_path()).rest(),
+              AllOf(StartsWith("HTTP/1.1 503 "), HasSubstr("this user has too many connections")));
+  inside.front().close();
+  wait_until([&] { return server.connections() == 5; });
+  auto again = client_of(65534, socket_path());
   again.say(whole);
   EXPECT_EQ(again.answer().second, "GET|/||");
 }

@@ -116,6 +116,7 @@ class HttpServer : public testing::Test {
     std::filesystem::remove_all(folder_, ignored);
   }
 
+  const std::string& folder() const { return folder_; }
   std::string socket_path() const { return folder_ + "/s"; }
 
   Server& serve(Handler handler, const ServerLimits& limits = {}, const Clock& clock = system_clock()) {

@@ -167,6 +167,7 @@ def test_a_second_daemon_waits_for_the_first(dvdi):
                                   env=environment, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
     dvdi.processes.append(second)
     assert dvdi.run("ps", code=0)
+    eventually(lambda: f"waiting for {dvdi.state_dir}" in log.read_text(), what="it says what it waits for")
     assert second.poll() is None
     first.stop()
     eventually(lambda: "serving" in log.read_text(), what="the second one serves")
