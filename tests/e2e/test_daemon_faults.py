@@ -137,3 +137,20 @@ def test_21_a_server_that_is_killed_is_noticed_without_being_asked_for(dvdi, rcl
     for identity in ("one", "two"):
         launcher.end(identity)
         assert launcher.cleanup(identity) == []
+
+
+def test_a_private_mount_that_is_busy_goes_when_it_is_free(dvdi):
+    launcher = Launcher(dvdi, dvdi.start_daemon())
+    mount = launcher.launch("busy", "local/v")
+    other = launcher.launch("other", "local/v")  # the volume stays in use: nothing of it is owed
+    busy = os.open(mount, os.O_RDONLY)
+    try:
+        launcher.end("busy")
+        assert "busy" in launcher.cleanup("busy")[0]["reason"]
+        assert is_mounted(mount)
+    finally:
+        os.close(busy)
+    eventually(lambda: not is_mounted(mount), what="the daemon takes it away by itself")
+    assert is_mounted(other)
+    launcher.end("other")
+    assert launcher.cleanup("other") == []
