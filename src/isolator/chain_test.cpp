@@ -238,8 +238,7 @@ TEST_F(ChainTest, AnAnswerThatTheBooksNoLongerHaveIsNotGivenAgain) {
 
 TEST_F(ChainTest, AnotherRequestForAKnownContainerIsAConflictAndTouchesNothing) {
   const auto one = chain(first());
-  for (const auto state :
-       {ContainerState::preparing, ContainerState::prepared, ContainerState::running}) {
+  for (const auto state : {ContainerState::preparing, ContainerState::prepared, ContainerState::running}) {
     books.put(key, state, "of another request");
     const auto launch = prepare(*one);
     ASSERT_FALSE(launch);

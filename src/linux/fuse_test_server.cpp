@@ -77,7 +77,7 @@ void FuseTestServer::serve() {
 }
 
 void FuseTestServer::serve_one() {
-  alignas(fuse_in_header) std::array<char, 256 * 1024> buffer;
+  alignas(fuse_in_header) std::array<char, 262'144> buffer;
   const ssize_t got = ::read(device_.get(), buffer.data(), buffer.size());
   if (got < static_cast<ssize_t>(sizeof(fuse_in_header))) return;
   fuse_in_header header{};

@@ -133,7 +133,8 @@ class TestContainerPaths:
             assert done.returncode in (0, 125), done
             assert str(outside) not in done.stdout
             if done.returncode == 125:
-                assert "swap/x" in done.stderr, done.stderr
+                # The folder that was opened as `swap` may be called `other` by now.
+                assert "swap/x" in done.stderr or "other/x" in done.stderr, done.stderr
             assert os.listdir(outside) == []
         swapper.end()
         assert codes
