@@ -61,52 +61,6 @@ void each(const json::value& from, std::string_view name, Visit visit) {
   for (const json::value& one : found->get_array()) visit(one);
 }
 
-constexpr std::array codes = {Code::invalid_argument,
-                              Code::not_found,
-                              Code::already_exists,
-                              Code::conflict,
-                              Code::permission_denied,
-                              Code::unavailable,
-                              Code::deadline_exceeded,
-                              Code::cancelled,
-                              Code::resource_exhausted,
-                              Code::failed_precondition,
-                              Code::driver_error,
-                              Code::driver_violation,
-                              Code::unsupported,
-                              Code::corrupted,
-                              Code::io,
-                              Code::internal};
-
-constexpr std::array<std::pair<Outcome, std::string_view>, 4> outcomes = {{{Outcome::none, "none"},
-                                                                           {Outcome::not_sent, "not_sent"},
-                                                                           {Outcome::refused, "refused"},
-                                                                           {Outcome::unknown, "unknown"}}};
-
-constexpr unsigned most_attached_levels = 8;
-
-Error error_at(const json::value& value, unsigned level) {
-  Error error;
-  const std::string_view code = json::text_or_empty(value, "code");
-  for (const Code one : codes) {
-    if (code_name(one) == code) error.code = one;
-  }
-  error.message = text(value, "message");
-  error.driver = text(value, "driver");
-  error.volume = text(value, "volume");
-  error.operation = text(value, "operation");
-  error.attempt = whole<unsigned>(value, "attempt");
-  error.hint = text(value, "hint");
-  for (const auto& [outcome, name] : outcomes) {
-    if (json::text_or_empty(value, "outcome") == name) error.outcome = outcome;
-  }
-  if (level < most_attached_levels) {
-    each(value, "attached",
-         [&](const json::value& one) { error.attached.push_back(error_at(one, level + 1)); });
-  }
-  return error;
-}
-
 Result<json::value> message_json(const google::protobuf::Message& message, std::string_view what) {
   google::protobuf::util::JsonPrintOptions options;
   options.preserve_proto_field_names = true;
@@ -134,26 +88,6 @@ std::vector<std::string> texts_of(const json::value& from, std::string_view name
   });
   return out;
 }
-
-json::object to_json(const Error& error) {
-  json::array attached;
-  for (const Error& one : error.attached) attached.push_back(to_json(one));
-  std::string_view outcome_name;
-  for (const auto& [outcome, name] : outcomes) {
-    if (outcome == error.outcome) outcome_name = name;
-  }
-  return json::object{{"code", code_name(error.code)},
-                      {"message", error.message},
-                      {"driver", error.driver},
-                      {"volume", error.volume},
-                      {"operation", error.operation},
-                      {"attempt", error.attempt},
-                      {"hint", error.hint},
-                      {"outcome", outcome_name},
-                      {"attached", std::move(attached)}};
-}
-
-Error error_of(const json::value& value) { return error_at(value, 0); }
 
 int http_status(Code code) {
   switch (code) {

@@ -3,14 +3,14 @@
 // "not set", so that a younger daemon and an older client understand each other.
 #pragma once
 
+#include "base/error_json.h"
 #include "base/json.h"
 #include "daemon/api.h"
 
 namespace dvdi::wire {
 
-// {"code", "message", "driver", "volume", "operation", "attempt", "hint", "outcome", "attached"}
-json::object to_json(const Error& error);
-Error error_of(const json::value& value);
+using json::error_of;
+using json::to_json;
 // RFC 9457 application/problem+json: the members above with "type", "title", "status" and "detail".
 inline constexpr std::string_view problem_type = "application/problem+json";
 int http_status(Code code);
