@@ -74,6 +74,15 @@ DVDI_API const char *dvdi_code_name(dvdi_code code);
 DVDI_API dvdi_client *dvdi_client_new(const char *socket);
 DVDI_API void dvdi_client_free(dvdi_client *client); /* no call of it may be running */
 
+/* Both of these: before the client's first call.
+ * `trace_id` goes into every event of its calls, and into the daemon's calls to drivers: at most 64 of A-Z a-z
+ * 0-9 . _ - or the answer is DVDI_INVALID_ARGUMENT. NULL or "" (the default): the daemon makes one each call. */
+DVDI_API dvdi_code dvdi_client_set_trace_id(dvdi_client *client, const char *trace_id);
+/* `patience_ms` is how long after `timeout_ms` a call still waits for the error of the daemon, which ends its
+ * work at `timeout_ms` by itself and can say how far it came. Without patience (0, the default) the daemon is
+ * given a tenth, and at most a second, less than `timeout_ms`. `max_answer_bytes`: 0 is the default, 64 MiB. */
+DVDI_API void dvdi_client_set_limits(dvdi_client *client, int64_t patience_ms, size_t max_answer_bytes);
+
 /* Something that ends calls from outside: any number of them, those that begin later too. NULL: no memory. */
 DVDI_API dvdi_cancellation *dvdi_cancellation_new(void);
 DVDI_API void dvdi_cancel(dvdi_cancellation *cancellation);
@@ -83,7 +92,7 @@ DVDI_API void dvdi_cancellation_free(dvdi_cancellation *cancellation); /* no cal
  * `method` is GET, POST or DELETE; `path` begins with /v1/ (or is /healthz or /metrics) and may have a query;
  * `body` of `body_size` bytes is the JSON document of a POST (NULL and 0: none). `cancellation` may be NULL. A
  * cancelled or timed out call may go on in the daemon: what it intends is carried out, or taken back.
- * Answers beyond 64 MiB are DVDI_RESOURCE_EXHAUSTED. Never NULL: without memory for an answer, a static one
+ * A longer answer than the client's limit is DVDI_RESOURCE_EXHAUSTED. Never NULL: without memory for an answer, a static one
  * says so. To be freed by dvdi_answer_free(). */
 DVDI_API dvdi_answer *dvdi_call(dvdi_client *client, const char *method, const char *path, const char *body,
                                 size_t body_size, int64_t timeout_ms, dvdi_cancellation *cancellation);

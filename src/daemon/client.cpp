@@ -2,17 +2,22 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <stop_token>
+#include <tuple>
+
 #include "base/clock.h"
 #include "base/text.h"
 #include "daemon/wire.h"
-#include "http/client.h"
 #include "http/uri.h"
 
 namespace dvdi {
 
 namespace {
 
-constexpr std::string_view away = "dvdid";  // the operation of errors that say that the daemon is not there
+constexpr std::chrono::milliseconds patience = std::chrono::seconds(5);
 constexpr std::size_t max_answer_bytes = std::size_t{1}
                                          << 30U;  // a list of 100,000 containers has some 50 MB
 
@@ -35,65 +40,61 @@ json::object container_members(const ContainerKey& key) {
   return json::object{{"owner", key.owner}, {"container_id", wire::container_id_json(key.id)}};
 }
 
+template <auto free>
+struct Free {
+  template <class T>
+  void operator()(T* handle) const {
+    free(handle);
+  }
+};
+using OwnedClient = std::unique_ptr<dvdi_client, Free<dvdi_client_free>>;
+using OwnedCancellation = std::unique_ptr<dvdi_cancellation, Free<dvdi_cancellation_free>>;
+using OwnedAnswer = std::unique_ptr<dvdi_answer, Free<dvdi_answer_free>>;
+
 }  // namespace
 
-Error daemon_away(std::string message, Outcome outcome) {
-  return Error{.code = Code::unavailable,
-               .message = std::move(message),
-               .operation = std::string(away),
-               .hint = "is dvdid running? `systemctl status dvdid`",
-               .outcome = outcome};
-}
-
-bool daemon_is_away(const Error& error) {
-  return error.code == Code::unavailable && error.operation == away && error.driver.empty();
-}
-
-Result<std::string> Client::call_text(const Context& context, Verb verb, const std::string& path,
-                                      std::string body) {
-  http::Request request{.path = path, .body = std::move(body)};
-  request.method = verb == Verb::get    ? http::Method::get
-                   : verb == Verb::post ? http::Method::post
-                                        : http::Method::del;
-  if (verb == Verb::post) request.headers.emplace_back("Content-Type: application/json");
-  if (!context.trace_id().empty()) request.headers.push_back("Dvdi-Trace-Id: " + context.trace_id());
-  if (context.has_deadline()) {
-    request.headers.push_back(
-        fmt::format("Dvdi-Timeout-Ms: {}",
-                    std::chrono::duration_cast<std::chrono::milliseconds>(context.remaining()).count() + 1));
-  }
+Result<std::string> Client::call_text(const Context& context, const char* method, const std::string& path,
+                                      const std::string& body) {
+  const OwnedClient client(dvdi_client_new(socket_.c_str()));
+  const OwnedCancellation cancellation(dvdi_cancellation_new());
+  if (!client || !cancellation)
+    return Error{.code = Code::resource_exhausted,
+                 .message = "no memory for a call of the daemon",
+                 .outcome = Outcome::not_sent};
+  // A trace id that cannot be sent is replaced by one that the daemon makes.
+  if (!context.trace_id().empty())
+    std::ignore = dvdi_client_set_trace_id(client.get(), context.trace_id().c_str());
   // The daemon ends at our deadline by itself, with an error that says more than ours would.
-  const Context patient =
-      context.has_deadline()
-          ? context.detached(context.remaining() + std::chrono::seconds(5)).with_stop(context.stop())
-          : context;
-  auto response = http::send(patient, {.unix_socket = socket_}, request, {.body_bytes = max_answer_bytes});
-  if (!response) {
-    const Error& error = response.error();
-    if (error.code == Code::unavailable || (error.code == Code::io && error.outcome == Outcome::unknown))
-      return daemon_away(
-          fmt::format("the daemon at {} is not there, or went away: {}", socket_, error.message),
-          error.outcome);
-    return fail(std::move(response).error());
+  dvdi_client_set_limits(client.get(), patience.count(), max_answer_bytes);
+  std::int64_t timeout_ms = 0;
+  if (context.has_deadline())
+    timeout_ms = std::chrono::duration_cast<std::chrono::milliseconds>(context.remaining()).count() + 1;
+  const std::stop_callback cancel(context.stop(), [&] { dvdi_cancel(cancellation.get()); });
+  const OwnedAnswer answer(dvdi_call(client.get(), method, path.c_str(), body.data(), body.size(), timeout_ms,
+                                     cancellation.get()));
+  std::size_t size = 0;
+  const char* text = dvdi_answer_body(answer.get(), &size);
+  if (dvdi_answer_code(answer.get()) == DVDI_OK) return std::string(text, size);
+  // The problem has the attached errors, too.
+  if (size > 0) {
+    DVDI_TRY(const json::value problem, json::parse({text, size}, "the daemon's answer"));
+    return wire::error_of(problem);
   }
-  if (response->status >= 200 && response->status < 300) return std::move(response->body);
-  const auto problem = json::parse(response->body, "the daemon's answer");
-  if (!problem || !problem->is_object() || json::text_or_empty(*problem, "code").empty())
-    return Error{.code = Code::corrupted,
-                 .message = fmt::format("{}: HTTP status {} with '{}'", socket_, response->status,
-                                        printable(response->body)),
-                 .hint = "is another program listening there?"};
-  return wire::error_of(*problem);
+  return Error{.code = from_c(dvdi_answer_code(answer.get())),
+               .message = dvdi_answer_message(answer.get()),
+               .operation = dvdi_answer_operation(answer.get()),
+               .hint = dvdi_answer_hint(answer.get()),
+               .outcome = from_c(dvdi_answer_outcome(answer.get()))};
 }
 
-Result<json::value> Client::call(const Context& context, Verb verb, const std::string& path,
-                                 std::string body) {
-  DVDI_TRY(const std::string text, call_text(context, verb, path, std::move(body)));
+Result<json::value> Client::call(const Context& context, const char* method, const std::string& path,
+                                 const std::string& body) {
+  DVDI_TRY(const std::string text, call_text(context, method, path, body));
   return json::parse(text, "the daemon's answer");
 }
 
 Result<DaemonHealth> Client::health(const Context& context) {
-  DVDI_TRY(const json::value answer, call(context, Verb::get, "/healthz"));
+  DVDI_TRY(const json::value answer, call(context, "GET", "/healthz"));
   return DaemonHealth{.version = std::string(json::text_or_empty(answer, "version")),
                       .state_dir = std::string(json::text_or_empty(answer, "state_dir"))};
 }
@@ -103,7 +104,7 @@ Result<Api::Prepared> Client::prepare(const Context& context, const PrepareOptio
   DVDI_TRY(json::value message, wire::request_json(request));
   const json::object body{
       {"owner", options.owner}, {"container_request", std::move(message)}, {"staged", options.staged}};
-  DVDI_TRY(const json::value answer, call(context, Verb::post, "/v1/prepare", json::serialize(body)));
+  DVDI_TRY(const json::value answer, call(context, "POST", "/v1/prepare", json::serialize(body)));
   Prepared prepared;
   prepared.key = {.owner = options.owner, .id = std::string(json::text_or_empty(answer, "id"))};
   const json::value* launch = json::find(answer, "launch_info");
@@ -118,19 +119,19 @@ Status Client::isolate(const Context& context, const ContainerKey& key, pid_t pi
   json::object body = container_members(key);
   body["pid"] = pid;
   body["watch"] = watch;
-  DVDI_CHECK(call(context, Verb::post, "/v1/isolate", json::serialize(body)));
+  DVDI_CHECK(call(context, "POST", "/v1/isolate", json::serialize(body)));
   return {};
 }
 
 Result<std::vector<isolator::Owed>> Client::cleanup(const Context& context, const ContainerKey& key) {
   DVDI_TRY(const json::value answer,
-           call(context, Verb::post, "/v1/cleanup", json::serialize(container_members(key))));
+           call(context, "POST", "/v1/cleanup", json::serialize(container_members(key))));
   return wire::owed_of(answer);
 }
 
 Result<std::vector<ContainerView>> Client::containers(const Context& context, bool ended) {
   DVDI_TRY(const json::value answer,
-           call(context, Verb::get, ended ? "/v1/containers?ended=true" : "/v1/containers"));
+           call(context, "GET", ended ? "/v1/containers?ended=true" : "/v1/containers"));
   return list<ContainerView>(answer, "containers", wire::container_view_of);
 }
 
@@ -141,14 +142,14 @@ Result<ContainerView> Client::container(const Context& context, const std::strin
 
 Result<Api::Volumes> Client::volumes(const Context& context, bool ask_drivers) {
   DVDI_TRY(const json::value answer,
-           call(context, Verb::get, ask_drivers ? "/v1/volumes?ask=true" : "/v1/volumes"));
+           call(context, "GET", ask_drivers ? "/v1/volumes?ask=true" : "/v1/volumes"));
   return Volumes{.volumes = list<VolumeView>(answer, "volumes", wire::volume_view_of),
                  .warnings = wire::texts_of(answer, "warnings")};
 }
 
 Result<VolumeView> Client::volume(const Context& context, const std::string& driver,
                                   const std::string& name) {
-  DVDI_TRY(const json::value answer, call(context, Verb::get, volume_path(driver, name)));
+  DVDI_TRY(const json::value answer, call(context, "GET", volume_path(driver, name)));
   return wire::volume_view_of(answer);
 }
 
@@ -157,24 +158,24 @@ Status Client::create_volume(const Context& context, const std::string& driver, 
   json::object given;
   for (const auto& [key, value] : options) given[key] = value;
   const json::object body{{"driver", driver}, {"name", name}, {"options", std::move(given)}};
-  DVDI_CHECK(call(context, Verb::post, "/v1/volumes", json::serialize(body)));
+  DVDI_CHECK(call(context, "POST", "/v1/volumes", json::serialize(body)));
   return {};
 }
 
 Status Client::remove_volume(const Context& context, const std::string& driver, const std::string& name) {
-  DVDI_CHECK(call(context, Verb::remove, volume_path(driver, name)));
+  DVDI_CHECK(call(context, "DELETE", volume_path(driver, name)));
   return {};
 }
 
 Result<volume::Release> Client::release_volume(const Context& context, const std::string& driver,
                                                const std::string& name, bool dry_run) {
-  DVDI_TRY(const json::value answer, call(context, Verb::post, volume_path(driver, name) + "/release",
+  DVDI_TRY(const json::value answer, call(context, "POST", volume_path(driver, name) + "/release",
                                           json::serialize(json::object{{"dry_run", dry_run}})));
   return wire::release_of(answer);
 }
 
 Result<std::vector<volume::DriverStatus>> Client::drivers(const Context& context) {
-  DVDI_TRY(const json::value answer, call(context, Verb::get, "/v1/drivers"));
+  DVDI_TRY(const json::value answer, call(context, "GET", "/v1/drivers"));
   return list<volume::DriverStatus>(answer, "drivers", wire::driver_status_of);
 }
 
@@ -182,7 +183,7 @@ Result<std::vector<EventView>> Client::events(const Context& context, std::uint6
                                               Duration wait) {
   const auto wait_ms = std::chrono::duration_cast<std::chrono::milliseconds>(wait).count();
   DVDI_TRY(const std::string text,
-           call_text(context, Verb::get,
+           call_text(context, "GET",
                      fmt::format("/v1/events?after={}&limit={}&wait_ms={}", after, limit, wait_ms), {}));
   std::vector<EventView> events;
   for (const std::string_view line : split(text, '\n')) {
@@ -200,7 +201,7 @@ Result<std::vector<EventView>> Client::events(const Context& context, std::uint6
 
 Result<Api::Verified> Client::verify_events(const Context& context,
                                             const std::function<void(std::uint64_t)>& progress) {
-  DVDI_TRY(const json::value answer, call(context, Verb::get, "/v1/events/verify"));
+  DVDI_TRY(const json::value answer, call(context, "GET", "/v1/events/verify"));
   auto verified = wire::verified_of(answer);
   if (progress) progress(verified.count);
   return verified;
@@ -210,7 +211,7 @@ Result<std::vector<UsageRow>> Client::usage(const Context& context, const UsageQ
   std::string path = "/v1/usage?by=" + percent_encode(query.by);
   if (query.since) path += "&since=" + percent_encode(rfc3339(*query.since));
   if (query.until) path += "&until=" + percent_encode(rfc3339(*query.until));
-  DVDI_TRY(const json::value answer, call(context, Verb::get, path));
+  DVDI_TRY(const json::value answer, call(context, "GET", path));
   return list<UsageRow>(answer, "rows", wire::usage_row_of);
 }
 

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "capi/errors.h"  // daemon_is_away()
 #include "daemon/api.h"
 
 namespace dvdi {
@@ -14,7 +15,8 @@ struct DaemonHealth {
   std::string state_dir;
 };
 
-// A connection for each call, so a daemon that was restarted meanwhile is found again. Thread-safe.
+// Calls by way of the C API. A connection for each call, so a daemon that was restarted meanwhile is found
+// again. Thread-safe.
 class Client final : public Api {
  public:
   explicit Client(std::string socket) : socket_(std::move(socket)) {}
@@ -46,18 +48,14 @@ class Client final : public Api {
   std::vector<std::string> notices() override { return {}; }
 
  private:
-  enum class Verb { get, post, remove };
   // The body of a successful answer, parsed; else the error that the daemon gave. One that says that the
   // daemon went away is daemon_is_away().
-  Result<json::value> call(const Context& context, Verb verb, const std::string& path, std::string body = {});
-  Result<std::string> call_text(const Context& context, Verb verb, const std::string& path, std::string body);
+  Result<json::value> call(const Context& context, const char* method, const std::string& path,
+                           const std::string& body = {});
+  Result<std::string> call_text(const Context& context, const char* method, const std::string& path,
+                                const std::string& body);
 
   const std::string socket_;
 };
-
-// Does the error say that there is no daemon (any more), or that one owns the state directory and does not
-// answer yet? The same call may be repeated, by way of open_api(): each is idempotent.
-bool daemon_is_away(const Error& error);
-Error daemon_away(std::string message, Outcome outcome);
 
 }  // namespace dvdi

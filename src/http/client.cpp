@@ -8,6 +8,7 @@
 #include <array>
 #include <cerrno>
 #include <memory>
+#include <new>
 #include <stop_token>
 #include <system_error>
 #include <utility>
@@ -51,6 +52,7 @@ struct Transfer {
   std::string unix_path;    // "": TCP
   bool sending = false;
   bool body_too_long = false;
+  bool out_of_memory = false;
   bool header_too_long = false;
   std::size_t header_bytes = 0;
   std::string body;
@@ -71,7 +73,12 @@ std::size_t on_body(char* data, std::size_t size, std::size_t count, void* user)
     transfer.body_too_long = true;
     return CURL_WRITEFUNC_ERROR;
   }
-  transfer.body.append(data, bytes);
+  try {
+    transfer.body.append(data, bytes);
+  } catch (const std::bad_alloc&) {  // must not go through libcurl, which is C
+    transfer.out_of_memory = true;
+    return CURL_WRITEFUNC_ERROR;
+  }
   return bytes;
 }
 
@@ -136,6 +143,9 @@ Error failure_of_curl(CURLcode code, const Easy& easy, std::string_view error_te
   if (transfer.body_too_long) {
     return failure(Code::resource_exhausted, Outcome::unknown, endpoint,
                    fmt::format("the answer is longer than {} bytes", transfer.limits->body_bytes));
+  }
+  if (transfer.out_of_memory) {
+    return failure(Code::resource_exhausted, Outcome::unknown, endpoint, "no memory for the answer");
   }
   if (transfer.header_too_long) {
     return failure(Code::resource_exhausted, Outcome::unknown, endpoint,
