@@ -1,4 +1,4 @@
-# The three kinds of target that dvdi has: the library of a folder, a test, a fuzz target.
+# The kinds of target that dvdi has: the library of a folder, a test, a program in C for the tests, a fuzz target.
 
 add_library(dvdi_options INTERFACE)
 target_include_directories(dvdi_options INTERFACE ${CMAKE_SOURCE_DIR}/src)
@@ -48,6 +48,21 @@ function(dvdi_test name)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "unit;${ARG_LABELS}")
+endfunction()
+
+# dvdi_c_program(NAME SOURCES a.c ...)
+# A program in C99 that uses libdvdi as anybody's would, in BUILD/programs; the tests run it.
+function(dvdi_c_program name)
+  cmake_parse_arguments(ARG "" "" "SOURCES" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE libdvdi Threads::Threads)
+  target_compile_options(${name} PRIVATE -Wall -Wextra -Wpedantic $<$<BOOL:${DVDI_WERROR}>:-Werror>)
+  if(DVDI_SANITIZE)
+    target_compile_options(${name} PRIVATE -fsanitize=${DVDI_SANITIZE} -fno-sanitize-recover=all)
+    target_link_options(${name} PRIVATE -fsanitize=${DVDI_SANITIZE})
+  endif()
+  set_target_properties(${name} PROPERTIES C_STANDARD 99 C_STANDARD_REQUIRED ON C_EXTENSIONS OFF
+    RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/programs)
 endfunction()
 
 # dvdi_fuzz(NAME_fuzz SOURCES a.cpp ... LINKS lib ...)

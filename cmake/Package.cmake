@@ -7,9 +7,33 @@ set(CMAKE_SKIP_INSTALL_ALL_DEPENDENCY ON)  # what is installed is built by name,
 set(CMAKE_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE
   WORLD_READ WORLD_EXECUTE)
 set(doc share/doc/dvdi)
+# Where Debian's linker, pkg-config and CMake look: lib/x86_64-linux-gnu.
+set(library_dir lib)
+if(CMAKE_LIBRARY_ARCHITECTURE)
+  set(library_dir lib/${CMAKE_LIBRARY_ARCHITECTURE})
+endif()
 
 install(TARGETS dvdi RUNTIME DESTINATION bin)
 install(TARGETS dvdid RUNTIME DESTINATION sbin)
+# libdvdi, and what a program needs to be built with it. A component, so that it can be installed alone, anywhere:
+# cmake --install BUILD --component libdvdi --prefix DIR
+install(TARGETS libdvdi EXPORT dvdi-targets COMPONENT libdvdi
+  LIBRARY DESTINATION ${library_dir} COMPONENT libdvdi NAMELINK_COMPONENT libdvdi)
+install(FILES include/dvdi/dvdi.h DESTINATION include/dvdi COMPONENT libdvdi)
+install(EXPORT dvdi-targets NAMESPACE dvdi:: DESTINATION ${library_dir}/cmake/dvdi COMPONENT libdvdi)
+include(CMakePackageConfigHelpers)
+configure_package_config_file(packaging/libdvdi/dvdi-config.cmake.in ${CMAKE_BINARY_DIR}/packaging/dvdi-config.cmake
+  INSTALL_DESTINATION ${library_dir}/cmake/dvdi NO_SET_AND_CHECK_MACRO)
+write_basic_package_version_file(${CMAKE_BINARY_DIR}/packaging/dvdi-config-version.cmake
+  COMPATIBILITY SameMinorVersion)
+install(FILES ${CMAKE_BINARY_DIR}/packaging/dvdi-config.cmake ${CMAKE_BINARY_DIR}/packaging/dvdi-config-version.cmake
+  DESTINATION ${library_dir}/cmake/dvdi COMPONENT libdvdi)
+# Relative, so that the file is right under any prefix.
+file(RELATIVE_PATH prefix_from_pc /${library_dir}/pkgconfig /)
+string(REGEX REPLACE "/$" "" prefix_from_pc "${prefix_from_pc}")
+configure_file(packaging/libdvdi/dvdi.pc.in ${CMAKE_BINARY_DIR}/packaging/dvdi.pc @ONLY)
+install(FILES ${CMAKE_BINARY_DIR}/packaging/dvdi.pc DESTINATION ${library_dir}/pkgconfig COMPONENT libdvdi)
+
 install(FILES examples/dvdi.toml DESTINATION /etc/dvdi)
 install(FILES packaging/systemd/dvdid.service packaging/systemd/dvdid.socket DESTINATION /lib/systemd/system)
 install(FILES packaging/tmpfiles/dvdi.conf DESTINATION lib/tmpfiles.d)
@@ -53,7 +77,8 @@ them to the task, releases each after its last user, and records every
 step.
 
 This package has the command line dvdi, which works alone, and the node
-daemon dvdid, which serves any caller on a Unix socket.")
+daemon dvdid, which serves any caller on a Unix socket; and libdvdi, the
+daemon's calls from C, with what is needed to build programs with it.")
 set(CPACK_STRIP_FILES ON)
 set(CPACK_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS ${CMAKE_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS})
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
@@ -61,10 +86,12 @@ set(CPACK_DEBIAN_COMPRESSION_TYPE xz)
 set(CPACK_DEBIAN_PACKAGE_SECTION admin)
 set(CPACK_DEBIAN_PACKAGE_PRIORITY optional)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
+set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS ON)
+set(CPACK_DEBIAN_PACKAGE_GENERATE_SHLIBS_POLICY ">=")
 set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "e2fsprogs, xfsprogs")
 set(CPACK_DEBIAN_PACKAGE_SUGGESTS "bash-completion, rclone")
 set(CPACK_DEBIAN_PACKAGE_CONTROL_STRICT_PERMISSION ON)
-foreach(control conffiles postinst prerm postrm)
+foreach(control conffiles postinst prerm postrm triggers)
   list(APPEND CPACK_DEBIAN_PACKAGE_CONTROL_EXTRA ${CMAKE_SOURCE_DIR}/packaging/debian/${control})
 endforeach()
 include(CPack)

@@ -37,6 +37,8 @@ class Rule:
     def place(self, path):
         """("driver", "docker") for driver/docker/x.h; (None, None) for what is in no folder of the list."""
         parts = pathlib.PurePosixPath(path).parts
+        if parts == ("dvdi", "dvdi.h"):  # include/dvdi/dvdi.h
+            return "capi", None
         if parts[:1] == ("dvdi",):  # generated from proto/dvdi
             return "proto", None
         if len(parts) < 2 or parts[0] not in self.order:
@@ -110,13 +112,14 @@ def check_links(rule, text):
 
 def self_test():
     rule = Rule("""
-        proto  base  linux  driver(/docker, /local)  volume
+        proto  base  linux  capi  driver(/docker, /local)  volume
     """)
     good = {
         "src/base/a.h": "",
         "src/linux/b.h": '#include <linux/fs.h>\n#include <vector>\n#include "base/a.h"\n',
         "src/driver/driver.h": '#include "dvdi/v1/container.pb.h"\n#include "linux/b.h"\n',
         "src/driver/docker/c.h": '#include "driver/driver.h"\n#include "driver/docker/d.h"\n',
+        "src/capi/m.cpp": '#include "dvdi/dvdi.h"\n',
         "src/volume/e.cpp": '#include "driver/driver.h"\n#include "volume/f.h"\n',
     }
     # What is planted, and the place that has to be named.
@@ -126,6 +129,7 @@ def self_test():
         "src/driver/i.cpp": ('#include "driver/local/h.h"\n', "src/driver/i.cpp:1:"),
         "src/linux/j.cpp": ('#include "b.h"\n', "src/linux/j.cpp:1:"),
         "src/volume/k.h": ("#include <base/a.h>\n", "src/volume/k.h:1:"),
+        "src/linux/n.cpp": ('#include "dvdi/dvdi.h"\n', "src/linux/n.cpp:1:"),
         "src/extra/l.h": ("", "src/extra/l.h:1:"),
     }
     with tempfile.TemporaryDirectory() as directory:

@@ -34,25 +34,44 @@ def check_content(deb, unpacked):
         expect(program in fields.get("Recommends", ""), f"it does not recommend {program}")
 
     listing = run("dpkg-deb", "--contents", deb).stdout.splitlines()
-    modes = {}
+    modes, links = {}, {}
     for line in listing:
         mode, owner, _, _, _, name = line.split(None, 5)
-        modes[name.removeprefix(".").rstrip("/")] = mode
+        name = name.removeprefix(".").rstrip("/")
+        modes[name.partition(" -> ")[0]] = mode
         expect(owner == "root/root", f"belongs to {owner}: {line}")
-        expect(mode[0] in "d-l" and "s" not in mode and mode[5] != "w" and mode[8] != "w", f"mode: {line}")
+        expect(mode[0] in "d-l" and "s" not in mode, f"mode: {line}")
+        if mode[0] == "l":
+            links[name.partition(" -> ")[0]] = name.partition(" -> ")[2]
+        else:
+            expect(mode[5] != "w" and mode[8] != "w", f"mode: {line}")
     expected = ["/usr/bin/dvdi", "/usr/sbin/dvdid", "/etc/dvdi/dvdi.toml",
                 "/lib/systemd/system/dvdid.service", "/lib/systemd/system/dvdid.socket",
                 "/usr/lib/tmpfiles.d/dvdi.conf", "/usr/lib/sysusers.d/dvdi.conf",
                 "/usr/share/bash-completion/completions/dvdi", "/usr/share/bash-completion/completions/dvdid",
                 "/usr/share/man/man1/dvdi.1.gz", "/usr/share/man/man8/dvdid.8.gz", "/usr/share/man/man5/dvdi.toml.5.gz",
                 "/usr/share/doc/dvdi/copyright", "/usr/share/doc/dvdi/changelog.gz", "/usr/share/doc/dvdi/CHANGELOG.md",
-                "/usr/share/doc/dvdi/docs/configuration.md", "/usr/share/doc/dvdi/examples/marathon-hello.json"]
+                "/usr/share/doc/dvdi/docs/configuration.md", "/usr/share/doc/dvdi/examples/marathon-hello.json",
+                "/usr/include/dvdi/dvdi.h", "/usr/share/doc/dvdi/examples/c/prepare.c"]
+    [library] = [path.parent for path in unpacked.rglob("libdvdi.so")] or [unpacked / "usr/lib"]
+    for name in ["libdvdi.so", "libdvdi.so.0", "pkgconfig/dvdi.pc", "cmake/dvdi/dvdi-config.cmake",
+                 "cmake/dvdi/dvdi-config-version.cmake", "cmake/dvdi/dvdi-targets.cmake"]:
+        expected.append(f"/{(library / name).relative_to(unpacked)}")
     for name in expected:
         expect(name in modes, f"it lacks {name}")
     for name, mode in modes.items():
         program = "/bin/" in name or "/sbin/" in name
-        expect(mode[0] == "d" or mode == ("-rwxr-xr-x" if program else "-rw-r--r--"), f"mode: {mode} {name}")
+        if mode[0] != "l":
+            expect(mode[0] == "d" or mode == ("-rwxr-xr-x" if program else "-rw-r--r--"), f"mode: {mode} {name}")
         expect(not name.startswith(("/var", "/run", "/usr/local", "/home", "/tmp")), f"it has {name}")
+    version = fields.get("Version")
+    folder = f"/{library.relative_to(unpacked)}"
+    expect(links == {f"{folder}/libdvdi.so": "libdvdi.so.0", f"{folder}/libdvdi.so.0": f"libdvdi.so.{version}"},
+           f"the links are {links}")
+    # Programs that link the library depend on this package; the linker's cache knows it.
+    shlibs = (unpacked / "DEBIAN/shlibs").read_text(encoding="utf-8")
+    expect(shlibs == f"libdvdi 0 dvdi (>= {version})\n", f"shlibs: {shlibs}")
+    expect("activate-noawait ldconfig" in (unpacked / "DEBIAN/triggers").read_text(encoding="utf-8"), "ldconfig is not run")
     text = gzip.open(unpacked / "usr/share/doc/dvdi/changelog.gz", "rt", encoding="utf-8").read()
     expect(re.match(r"dvdi \([\d.]+\) \w+; urgency=\w+\n\n  \* .*\n\n -- .+ <.+@.+>  \w{3}, \d\d \w{3} \d{4} ", text),
            f"no Debian changelog: {text}")
@@ -64,7 +83,9 @@ def check_content(deb, unpacked):
         expect(path.stat().st_mode & 0o777 == 0o755, f"{script} is not to be run")
         done = run("sh", "-n", path)
         expect(done.returncode == 0, f"{script}: {done.stderr}")
-    for name in [path for path in unpacked.rglob("*bin/*") if path.is_file()]:
+    programs = [path for path in unpacked.rglob("*bin/*") if path.is_file()]
+    expect(len(programs) == 2, f"the programs are {programs}")
+    for name in [*programs, library / "libdvdi.so"]:
         sections = run("readelf", "--wide", "--sections", "--dynamic", name).stdout
         expect(".symtab" not in sections, f"{name.name} is not stripped")
         expect("RUNPATH" not in sections and "RPATH" not in sections, f"{name.name} looks for libraries in a build folder")
