@@ -60,6 +60,7 @@ TEST_F(MemoryTest, ACallSaysThatThereIsNone) {
   dvdi_client* client = dvdi_client_new(socket_path().c_str());
   ASSERT_EQ(dvdi_client_set_trace_id(client, "a-trace-id-that-needs-memory"), DVDI_OK);
   dvdi_cancellation* cancellation = dvdi_cancellation_new();
+  const long descriptors = http::entries_of_proc_self("fd");
   for (const auto& [path, expected] : {std::pair("/ok", DVDI_OK), std::pair("/problem", DVDI_DRIVER_ERROR)}) {
     const long failures = each_allocation_fails([&] {
       dvdi_answer* answer = dvdi_call(client, "POST", path, "{}", 2, 60000, cancellation);
@@ -79,6 +80,8 @@ TEST_F(MemoryTest, ACallSaysThatThereIsNone) {
   }
   dvdi_cancellation_free(cancellation);
   dvdi_client_free(client);
+  // No call has left its connection open. The server closes its side a moment later.
+  http::wait_until([&] { return http::entries_of_proc_self("fd") <= descriptors; });
 }
 
 TEST_F(MemoryTest, WithoutItThereIsNoHandle) {
