@@ -66,14 +66,20 @@ namespace http = dvdi::http;
 namespace json = dvdi::json;
 
 // What is answered where an answer cannot be made. The texts are short enough to need no memory of their own.
-constinit dvdi_answer no_memory{.code = DVDI_RESOURCE_EXHAUSTED,
-                                .outcome = DVDI_OUTCOME_UNKNOWN,
-                                .text = "no memory",
-                                .message = "no memory"};
-constinit dvdi_answer exception{.code = DVDI_INTERNAL,
-                                .outcome = DVDI_OUTCOME_UNKNOWN,
-                                .text = "a bug of dvdi",
-                                .message = "a bug of dvdi"};
+dvdi_answer* no_memory() {
+  static dvdi_answer answer{.code = DVDI_RESOURCE_EXHAUSTED,
+                            .outcome = DVDI_OUTCOME_UNKNOWN,
+                            .text = "no memory",
+                            .message = "no memory"};
+  return &answer;
+}
+dvdi_answer* exception() {
+  static dvdi_answer answer{.code = DVDI_INTERNAL,
+                            .outcome = DVDI_OUTCOME_UNKNOWN,
+                            .text = "a bug of dvdi",
+                            .message = "a bug of dvdi"};
+  return &answer;
+}
 
 dvdi_answer failed(Error error, int status = 0, std::string body = {}) {
   return {.code = to_c(error.code),
@@ -238,14 +244,14 @@ dvdi_answer* dvdi_call(dvdi_client* client, const char* method, const char* path
     *answer = call(client, method, path, body, body_size, timeout_ms, cancellation);
     return answer.release();
   } catch (const std::bad_alloc&) {
-    return &no_memory;
+    return no_memory();
   } catch (...) {
-    return &exception;
+    return exception();
   }
 }
 
 void dvdi_answer_free(dvdi_answer* answer) {
-  if (answer == &no_memory || answer == &exception) return;
+  if (answer == no_memory() || answer == exception()) return;
   const std::unique_ptr<dvdi_answer> owned(answer);
 }
 
