@@ -64,6 +64,7 @@ struct Answer {
 
 class CApi : public http::HttpServer {
  protected:
+  ~CApi() override { server_.reset(); }  // before what its handler uses
   ClientHandle client() { return ClientHandle(dvdi_client_new(socket_path().c_str())); }
   static Answer get(const ClientHandle& client, const char* path, std::int64_t timeout_ms = 60000,
                     dvdi_cancellation* cancellation = nullptr) {
@@ -163,6 +164,7 @@ TEST_F(CApi, WrongArgumentsAreNotSent) {
     EXPECT_THAT(answer.text, HasSubstr(text));
     EXPECT_THAT(answer.message, HasSubstr(text));
   }
+  server_.reset();
   EXPECT_EQ(calls, 0);
 }
 
@@ -323,6 +325,7 @@ TEST_F(CApi, TheLimitIs64MiBWhereNoneIsSet) {
   EXPECT_EQ(get(ours, "/v1/volumes").body.size(), std::size_t{64} << 20U);
   extra = 1;
   EXPECT_EQ(get(client(), "/v1/volumes").code, DVDI_RESOURCE_EXHAUSTED);
+  server_.reset();  // before what its handler uses
 }
 
 TEST_F(CApi, ATimeoutEndsACall) {

@@ -82,6 +82,7 @@ TEST_F(MemoryTest, ACallSaysThatThereIsNone) {
   dvdi_client_free(client);
   // No call has left its connection open. The server closes its side a moment later.
   http::wait_until([&] { return http::entries_of_proc_self("fd") <= descriptors; });
+  server_.reset();  // before what its handler uses
 }
 
 TEST_F(MemoryTest, WithoutItThereIsNoHandle) {

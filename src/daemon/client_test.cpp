@@ -38,6 +38,7 @@ TEST_F(ClientTest, SaysForWhomAndHowLong) {
   EXPECT_TRUE(client.health(Context().with_timeout(std::chrono::minutes(60))));
   EXPECT_GT(std::stol(timeout), 3590000);
   EXPECT_EQ(trace, "");
+  server_.reset();  // before what its handler uses
 }
 
 TEST_F(ClientTest, WaitsForWhatTheDaemonSaysAtTheDeadline) {
@@ -74,6 +75,7 @@ TEST_F(ClientTest, AStopEndsACall) {
   ASSERT_FALSE(answer);
   EXPECT_EQ(answer.error().code, Code::cancelled);
   EXPECT_EQ(answer.error().outcome, Outcome::unknown);
+  server_.reset();  // before what its handler uses
 }
 
 TEST_F(ClientTest, KnowsADaemonThatIsAwayFromADriverThatIs) {
