@@ -13,7 +13,7 @@ if(CMAKE_LIBRARY_ARCHITECTURE)
   set(library_dir lib/${CMAKE_LIBRARY_ARCHITECTURE})
 endif()
 
-install(TARGETS dvdi RUNTIME DESTINATION bin)
+install(TARGETS dvdi dvdcli RUNTIME DESTINATION bin)
 install(TARGETS dvdid RUNTIME DESTINATION sbin)
 # libdvdi, and what a program needs to be built with it. A component, so that it can be installed alone, anywhere:
 # cmake --install BUILD --component libdvdi --prefix DIR
@@ -38,7 +38,7 @@ install(FILES examples/dvdi.toml DESTINATION /etc/dvdi)
 install(FILES packaging/systemd/dvdid.service packaging/systemd/dvdid.socket DESTINATION /lib/systemd/system)
 install(FILES packaging/tmpfiles/dvdi.conf DESTINATION lib/tmpfiles.d)
 install(FILES packaging/sysusers/dvdi.conf DESTINATION lib/sysusers.d)
-foreach(program dvdi dvdid)
+foreach(program dvdi dvdcli dvdid)
   install(FILES packaging/completions/${program}.bash DESTINATION share/bash-completion/completions RENAME ${program})
 endforeach()
 file(GLOB man_pages CONFIGURE_DEPENDS docs/man/*.[1-8])
@@ -61,7 +61,7 @@ install(CODE "
   set(maintainer \"${DVDI_MAINTAINER}\")
   configure_file(${CMAKE_SOURCE_DIR}/packaging/debian/changelog.in \${under}/doc/dvdi/changelog @ONLY)
   configure_file(${CMAKE_SOURCE_DIR}/CHANGELOG.md \${under}/doc/dvdi/CHANGELOG.md COPYONLY)
-  file(GLOB pages \${under}/man/man*/dvdi*.[1-8])
+  file(GLOB pages \${under}/man/man*/dvd*.[1-8])
   execute_process(COMMAND gzip --best --no-name --force \${pages} \${under}/doc/dvdi/changelog
     COMMAND_ERROR_IS_FATAL ANY)
 ")
@@ -76,9 +76,10 @@ Docker volume plugin, or the built-in driver local) mount them, shows
 them to the task, releases each after its last user, and records every
 step.
 
-This package has the command line dvdi, which works alone, and the node
-daemon dvdid, which serves any caller on a Unix socket; and libdvdi, the
-daemon's calls from C, with what is needed to build programs with it.")
+This package has the command line dvdi, which works alone; the node
+daemon dvdid, which serves any caller on a Unix socket; dvdcli, which the
+docker/volume isolator of a Mesos agent starts; and libdvdi, the daemon's
+calls from C, with what is needed to build programs with it.")
 set(CPACK_STRIP_FILES ON)
 set(CPACK_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS ${CMAKE_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS})
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)

@@ -31,6 +31,8 @@ struct Scene {
   std::vector<UsageRow> usage;
   UsageQuery query;
   Status removed;
+  Result<std::vector<std::string>> listed = std::vector<std::string>{};
+  v1::ContainerRequest request;  // of the last prepare
   Result<volume::Release> release = volume::Release{};
 };
 
@@ -40,7 +42,8 @@ class FakeApi final : public Api {
   ~FakeApi() override { scene_.calls.emplace_back("close"); }
 
   Result<Prepared> prepare(const Context& context, const PrepareOptions& options,
-                           const v1::ContainerRequest&) override {
+                           const v1::ContainerRequest& request) override {
+    scene_.request = request;
     scene_.calls.push_back("prepare " + options.owner);
     scene_.during_prepare(context);
     if (auto ended = context.check("prepare"); !ended) return fail(ended.error());
@@ -87,6 +90,10 @@ class FakeApi final : public Api {
       if (one.driver == driver && one.name == name) return one;
     }
     return Error{.code = Code::not_found, .message = "no such volume", .driver = driver, .volume = name};
+  }
+  Result<std::vector<std::string>> driver_volumes(const Context&, const std::string& driver) override {
+    scene_.calls.push_back("list " + driver);
+    return scene_.listed;
   }
   Status create_volume(const Context&, const std::string& driver, const std::string& name,
                        const std::vector<std::pair<std::string, std::string>>& options) override {

@@ -1,6 +1,5 @@
 // dvdi: external volumes for the tasks of a Linux node.
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -25,19 +24,6 @@ namespace {
 // Longer than the longest driver call by default (an unmount, 10 minutes): the driver's own deadline is the
 // better error.
 constexpr Duration command_timeout = std::chrono::minutes(15);
-
-// With a closed 0, 1 or 2 the next file that is opened (the state database) would become standard output.
-bool have_standard_descriptors() {
-  for (;;) {
-    const int fd = ::open("/dev/null", O_RDWR | O_CLOEXEC);
-    if (fd < 0) return false;
-    if (fd > STDERR_FILENO) {
-      ::close(fd);
-      return true;
-    }
-    ::fcntl(fd, F_SETFD, 0);  // kept: a task gets it, too
-  }
-}
 
 // A reader or a driver that went away is an error of write(2), not the end of the process. A task gets what
 // was there before.

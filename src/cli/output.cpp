@@ -1,5 +1,6 @@
 #include "cli/output.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <poll.h>
 #include <unistd.h>
@@ -80,11 +81,26 @@ std::optional<bool> ask(const std::string& question) {
   return answer == "y" || answer == "Y" || answer == "yes";
 }
 
-void say(std::string_view text) {
-  std::string out = "dvdi: ";
+bool have_standard_descriptors() {
+  for (;;) {
+    const int fd = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (fd < 0) return false;
+    if (fd > STDERR_FILENO) {
+      ::close(fd);
+      return true;
+    }
+    ::fcntl(fd, F_SETFD, 0);  // kept: a task gets it, too
+  }
+}
+
+void say(std::string_view text) { say_as("dvdi", text); }
+
+void say_as(std::string_view program, std::string_view text) {
+  const std::string begin = fmt::format("{}: ", program);
+  std::string out = begin;
   for (const char c : text) {
     out += c;
-    if (c == '\n') out += "dvdi: ";
+    if (c == '\n') out += begin;
   }
   out += '\n';
   write_all(STDERR_FILENO, out);

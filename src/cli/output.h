@@ -28,6 +28,12 @@ class Output {
   bool reader_gone_ = false;
 };
 
+// First thing in a program: with a closed 0, 1 or 2 the next file that is opened (the state database) would
+// become standard output.
+bool have_standard_descriptors();
+
+// "PROGRAM: TEXT" to standard error, each line of it. Failures are ignored: there is nobody left to tell.
+void say_as(std::string_view program, std::string_view text);
 // "dvdi: TEXT" to standard error, each line of it. Failures are ignored: there is nobody left to tell.
 void say(std::string_view text);
 

@@ -100,6 +100,9 @@ class Api {
   virtual Result<Volumes> volumes(const Context& context, bool ask_drivers) = 0;
   virtual Result<VolumeView> volume(const Context& context, const std::string& driver,
                                     const std::string& name) = 0;
+  // The names of the volumes that one driver lists; its error is the answer's.
+  virtual Result<std::vector<std::string>> driver_volumes(const Context& context,
+                                                          const std::string& driver) = 0;
   virtual Status create_volume(const Context& context, const std::string& driver, const std::string& name,
                                const std::vector<std::pair<std::string, std::string>>& options) = 0;
   // Refused while a container refers to it, it is mounted, or an unmount is owed.

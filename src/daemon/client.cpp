@@ -153,6 +153,12 @@ Result<VolumeView> Client::volume(const Context& context, const std::string& dri
   return wire::volume_view_of(answer);
 }
 
+Result<std::vector<std::string>> Client::driver_volumes(const Context& context, const std::string& driver) {
+  DVDI_TRY(const json::value answer,
+           call(context, Verb::get, fmt::format("/v1/drivers/{}/volumes", percent_encode(driver))));
+  return wire::texts_of(answer, "volumes");
+}
+
 Status Client::create_volume(const Context& context, const std::string& driver, const std::string& name,
                              const std::vector<std::pair<std::string, std::string>>& options) {
   json::object given;

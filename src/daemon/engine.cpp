@@ -179,6 +179,8 @@ void Engine::settle(const Context& context) {
     if (work.size() == 16) run_parallel(std::exchange(work, {}));
   }
   run_parallel(std::move(work));
+  if (const auto ended = volumes_->end_interrupted_unmounts(context); !ended)
+    note("interrupted unmounts could not be ended: " + ended.error().text());
   // Before debts are paid: a volume must not be unmounted below a mount of ours.
   for (std::string& sentence : tidy(context)) note(std::move(sentence));
   if (const auto rebuilt = volumes_->rebuild(context)) {
@@ -251,6 +253,13 @@ Status Engine::isolate(const Context& context, const ContainerKey& key, pid_t pi
 }
 
 Result<volume::Recovered> Engine::recover(const Context& context, const volume::RecoverRequest& request) {
+  if (ContainerKey{.owner = request.owner, .id = {}}.lives_until_unmount()) {
+    return Error{.code = Code::invalid_argument,
+                 .message = fmt::format("recovering the containers of '{}': they have no agent that could "
+                                        "know which of them live",
+                                        printable(request.owner)),
+                 .hint = "`dvdcli unmount` ends one; an agent's owner is its work directory"};
+  }
   return chain_->recover(context, request);
 }
 
@@ -330,7 +339,16 @@ Result<VolumeView> Engine::volume(const Context& context, const std::string& dri
     if (view.driver == driver && view.name == name) return view;
   }
   DVDI_TRY(const auto info, volumes_->look_up_volume(context, {driver, name}));
-  return VolumeView{.driver = driver, .name = name, .size_bytes = info.size_bytes};
+  return VolumeView{
+      .driver = driver, .name = name, .mount_point = info.mount_point, .size_bytes = info.size_bytes};
+}
+
+Result<std::vector<std::string>> Engine::driver_volumes(const Context& context, const std::string& driver) {
+  DVDI_TRY(const auto listed, volumes_->list_volumes(context, driver));
+  std::vector<std::string> names;
+  names.reserve(listed.size());
+  for (const driver::VolumeInfo& info : listed) names.push_back(info.name);
+  return names;
 }
 
 Status Engine::create_volume(const Context& context, const std::string& driver, const std::string& name,

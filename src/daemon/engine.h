@@ -51,6 +51,7 @@ class Engine final : public Api {
   Result<Volumes> volumes(const Context& context, bool ask_drivers) override;
   Result<VolumeView> volume(const Context& context, const std::string& driver,
                             const std::string& name) override;
+  Result<std::vector<std::string>> driver_volumes(const Context& context, const std::string& driver) override;
   Status create_volume(const Context& context, const std::string& driver, const std::string& name,
                        const std::vector<std::pair<std::string, std::string>>& options) override;
   Status remove_volume(const Context& context, const std::string& driver, const std::string& name) override;

@@ -406,6 +406,16 @@ Status Reconciler::State::look_at_containers(std::vector<Workers::Task>& tasks,
 
 Workers::Task Reconciler::State::cleanup_of(const ContainerKey& key, std::vector<std::string> drivers,
                                             std::string why) {
+  if (key.lives_until_unmount()) {
+    return {.name = "container " + key.text(),
+            .drivers = {},
+            .most = some_more,
+            .work = [this](const Context& context) -> Workers::Outcome {
+              const auto done = parts.volumes.end_interrupted_unmounts(context);
+              if (done) return {};
+              return {.again = true, .sentence = done.error().text()};
+            }};
+  }
   return {.name = "container " + key.text(),
           .drivers = std::move(drivers),
           .most = most,

@@ -336,6 +336,25 @@ TEST_F(ReconcilerTest, AnInterruptedCleanupIsFinishedAtTheStart) {
   EXPECT_TRUE(ended("c-agent", "agent"));
 }
 
+TEST_F(ReconcilerTest, WhatDvdcliMountedStaysAndItsInterruptedUnmountTakesNothing) {
+  ProcessIdentity gone = *identify_process(::getpid());
+  gone.start_ticks += 1;
+  prepare("stays", gone, "dvdcli");
+  prepare("left", gone, "dvdcli");
+  ASSERT_TRUE(manager->release(context(), {"dvdcli", "left"}, {}));
+  put([&](Transaction& transaction) -> Status {
+    DVDI_TRY(auto found, transaction.container({"dvdcli", "left"}));
+    found->state = ContainerState::cleaning;
+    found->ended.reset();
+    return transaction.put(*found);
+  });
+  start();
+  EXPECT_EQ(state_of("stays", "dvdcli"), ContainerState::prepared);
+  EXPECT_TRUE(ended("left", "dvdcli"));
+  EXPECT_THAT(cleaned(), IsEmpty()) << "a cleanup would take it from who mounts it just now";
+  ASSERT_TRUE(manager->release(context(), {"dvdcli", "stays"}, {}));
+}
+
 TEST_F(ReconcilerTest, ACleanupThatIsUnderWayIsLeftAlone) {
   start();
   prepare("c1", *identify_process(::getpid()));

@@ -164,6 +164,7 @@ const std::vector<Routes::Route>& Routes::table() {
       {"GET", "/v1/events/verify", &Routes::verify_events, Action::verify_events},
       {"GET", "/v1/usage", &Routes::usage, Action::read_usage},
       {"GET", "/v1/drivers", &Routes::drivers, Action::read_drivers},
+      {"GET", "/v1/drivers/*/volumes", &Routes::driver_volumes, Action::read_drivers},
   };
   return routes;
 }
@@ -333,7 +334,10 @@ Status Routes::prepare(Call& call) {
   if (options.owner == "run") {
     if (auto worker = identify_process(call.caller().pid)) options.worker = *std::move(worker);
   }
-  const auto prepared = parts_.api.prepare(*call.context, options, request);
+  // What a killed dvdcli has begun stays until it is unmounted: whoever started it unmounts then.
+  const bool goes_on = isolator::ContainerKey{.owner = options.owner, .id = {}}.lives_until_unmount();
+  const auto prepared =
+      parts_.api.prepare(goes_on ? call.to_the_end() : *call.context, options, request);
   parts_.changed();
   if (!prepared) return fail(prepared.error());
   DVDI_TRY(json::value launch, wire::launch_json(prepared->launch));
@@ -541,6 +545,12 @@ Status Routes::drivers(Call& call) {
   DVDI_CHECK(permit(call, Action::read_drivers));
   DVDI_TRY(const auto all, parts_.api.drivers(*call.context));
   return call.give({{"drivers", list(all)}});
+}
+
+Status Routes::driver_volumes(Call& call) {
+  DVDI_CHECK(permit(call, Action::read_drivers));
+  DVDI_TRY(const auto names, parts_.api.driver_volumes(*call.context, call.path[2]));
+  return call.give({{"volumes", wire::to_json(names)}});
 }
 
 }  // namespace dvdi

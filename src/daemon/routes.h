@@ -69,6 +69,7 @@ class Routes {
   Status verify_events(Call& call);
   Status usage(Call& call);
   Status drivers(Call& call);
+  Status driver_volumes(Call& call);
 
   // permission_denied, recorded, unless the caller may. `what` names what it is about.
   Status permit(Call& call, Action action, const std::string& owner = {}, const std::string& what = {});

@@ -111,6 +111,14 @@ std::string digest_of(const v1::ContainerRequest& request) {
   return sha256_hex(bytes);
 }
 
+std::string digest_without_options(v1::ContainerRequest request) {
+  for (v1::Volume& volume : *request.mutable_container_info()->mutable_volumes()) {
+    if (volume.source().has_docker_volume())
+      volume.mutable_source()->mutable_docker_volume()->clear_driver_options();
+  }
+  return digest_of(request);
+}
+
 Chain::Chain(std::vector<std::unique_ptr<Isolator>> isolators, Parts parts)
     : isolators_(std::move(isolators)), parts_(parts) {}
 Chain::~Chain() = default;
@@ -168,7 +176,7 @@ Result<v1::ContainerLaunchInfo> Chain::prepare(const Context& context, const Con
                                                const std::optional<ProcessIdentity>& worker, bool staged) {
   const std::string what = fmt::format("preparing {}", shown(key));
   const auto call = std::make_shared<PrepareCall>();
-  call->digest = digest_of(request);
+  call->digest = key.lives_until_unmount() ? digest_without_options(request) : digest_of(request);
   // The answers differ: one is no repetition of the other.
   if (staged) call->digest = sha256_hex(call->digest + " staged");
   {
@@ -234,7 +242,8 @@ Result<v1::ContainerLaunchInfo> Chain::run_prepare(const Context& context, Prepa
   DVDI_TRY(const auto row, parts_.books.find(context, key));
   // Before any isolator is invoked: the roll-back of a conflict would take the other one's volumes, and that
   // of a refusal would forget that the container was cleaned up.
-  if (row && row->state == ContainerState::cleaning) return volume::cleaned_up_already(key);
+  const bool cleaning = row && row->state == ContainerState::cleaning;
+  if (cleaning && !key.lives_until_unmount()) return volume::cleaned_up_already(key);
   if (!has_ended(row) && row->digest != call.digest) return conflict(key);
   const bool prepared_before =
       row && (row->state == ContainerState::prepared || row->state == ContainerState::running);

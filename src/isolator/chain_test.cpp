@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "isolator/test_support.h"
+#include "store/sha256.h"
 
 namespace dvdi::isolator {
 namespace {
@@ -245,6 +246,38 @@ TEST_F(ChainTest, AnotherRequestForAKnownContainerIsAConflictAndTouchesNothing) 
     EXPECT_EQ(launch.error().code, Code::conflict);
   }
   EXPECT_THAT(log.lines(), IsEmpty());
+}
+
+TEST_F(ChainTest, WhatLivesUntilItsUnmountIsTheSameWithOtherOptions) {
+  auto with_options = [](const std::string& driver, const std::string& value) {
+    v1::ContainerRequest asked;
+    auto& docker = *asked.mutable_container_info()->add_volumes()->mutable_source()->mutable_docker_volume();
+    docker.set_driver(driver);
+    auto& option = *docker.mutable_driver_options()->add_parameter();
+    option.set_key("size");
+    option.set_value(value);
+    return asked;
+  };
+  const auto one = chain(first());
+  const ContainerKey of_dvdcli{.owner = "dvdcli", .id = "v"};
+  const auto ask = [&](const ContainerKey& whose, const v1::ContainerRequest& asked) {
+    return one->prepare(Context(), whose, asked, "/", false, std::nullopt, true);
+  };
+  books.put(of_dvdcli, ContainerState::prepared,
+            sha256_hex(digest_without_options(with_options("d", "5")) + " staged"));
+  EXPECT_TRUE(ask(of_dvdcli, with_options("d", "6")));
+  const auto another = ask(of_dvdcli, with_options("e", "5"));
+  ASSERT_FALSE(another) << "another volume is no repetition";
+  EXPECT_EQ(another.error().code, Code::conflict);
+  EXPECT_NE(digest_of(with_options("d", "5")), digest_of(with_options("d", "6"))) << "as for all others";
+}
+
+TEST_F(ChainTest, WhatLivesUntilItsUnmountIsPreparedAfterACleanupThatWasInterrupted) {
+  const auto one = chain(first());
+  const ContainerKey of_dvdcli{.owner = "dvdcli", .id = "v"};
+  books.put(of_dvdcli, ContainerState::cleaning, digest_without_options(request));
+  EXPECT_TRUE(one->prepare(Context(), of_dvdcli, request, "/", false, std::nullopt, false));
+  EXPECT_THAT(log.lines(), ElementsAre("prepare first"));
 }
 
 // Its cleanup was cut off and goes on by itself: a roll-back would forget that it was asked for.

@@ -15,9 +15,12 @@ namespace dvdi {
 
 // A container: ids are unique within an owner only.
 struct ContainerKey {
-  std::string owner;  // `run` for dvdi run; later the real path of an agent's work directory, `dvdcli`
+  std::string owner;  // `run` for dvdi run, `dvdcli`, the real path of an agent's work directory
   std::string id;     // nested: PARENT.CHILD
   auto operator<=>(const ContainerKey&) const = default;
+  // No process is behind it: it is there until it is cleaned up, or the machine is restarted. It stands for
+  // one volume, so it may be prepared again at any time, also with other driver options.
+  bool lives_until_unmount() const { return owner == "dvdcli"; }
   std::string text() const { return owner + "/" + id; }
 };
 

@@ -107,6 +107,28 @@ Result<Settled> Manager::settle_volume(const Context& context, const VolumeKey& 
   return Settled{.sentence = std::move(sentence)};
 }
 
+Status Manager::end_interrupted_unmounts(const Context& context) {
+  State& state = *state_;
+  std::vector<ContainerRow> containers;
+  DVDI_CHECK(state.read(context, "look for interrupted unmounts", [&](Reader& reader) -> Status {
+    DVDI_TRY(containers, reader.live_containers());
+    return {};
+  }));
+  for (const ContainerRow& one : containers) {
+    if (!one.key.lives_until_unmount() || one.state != ContainerState::cleaning) continue;
+    DVDI_TRY(const auto lock, state.parts.volume_locks.try_acquire(container_lock_name(one.key)));
+    if (!lock) continue;
+    DVDI_CHECK(
+        state.write(context, "end an interrupted unmount", [&](Transaction& transaction) -> Status {
+          DVDI_TRY(auto row, transaction.container(one.key));
+          if (!row || row->state != ContainerState::cleaning) return {};
+          return change_container(transaction, *row, ContainerState::ended, context.trace_id(),
+                                  "its unmount was interrupted");
+        }));
+  }
+  return {};
+}
+
 const Policy& Manager::policy() const { return state_->policy; }
 
 std::vector<DriverStatus> Manager::drivers(const std::vector<std::string>& names) {

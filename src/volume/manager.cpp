@@ -45,7 +45,13 @@ Status Manager::State::intend(Transaction& transaction, const Context& context, 
   known = false;
   ready = true;
   DVDI_CHECK(forget_ended_containers(transaction));
-  DVDI_TRY(const auto existing, transaction.container(holder.key));
+  DVDI_TRY(auto existing, transaction.container(holder.key));
+  // Its references went in the transaction that made it `cleaning`: nothing of it is left but the row.
+  if (existing && holder.key.lives_until_unmount() &&
+      (existing->state == ContainerState::ended || existing->state == ContainerState::cleaning)) {
+    DVDI_CHECK(transaction.erase(holder.key));
+    existing.reset();
+  }
   if (existing) {
     if (existing->state == ContainerState::ended || existing->state == ContainerState::cleaning) {
       return cleaned_up_already(holder.key);
@@ -55,7 +61,9 @@ Status Manager::State::intend(Transaction& transaction, const Context& context, 
                    .message = fmt::format("container {} is known with another request", holder.key.text()),
                    .hint = "wait until it has ended, or use another id"};
     }
-    const bool others = existing->engine != engine && process_runs(existing->engine).value_or(true);
+    // Whoever has its lock works on it, and nobody else does: that is the caller.
+    const bool others = !holder.key.lives_until_unmount() && existing->engine != engine &&
+                        process_runs(existing->engine).value_or(true);
     if (others ||
         (existing->init && process_runs(*existing->init).value_or(true) && existing->engine != engine)) {
       return Error{

@@ -286,6 +286,9 @@ class Manager final : public Holdings {
   // to settle a volume that is not due (any more).
   Result<Due> due(const Context& context);
   Result<Settled> settle_volume(const Context& context, const VolumeKey& volume);
+  // Ends the `cleaning` containers that live until their unmount and that nobody works on. What they had is
+  // settled with the volumes; a cleanup would take it from a container that was prepared meanwhile.
+  Status end_interrupted_unmounts(const Context& context);
   // Foreign holders that have gone, and ended containers that were remembered long enough.
   Status tidy_books(const Context& context);
   const Policy& policy() const;

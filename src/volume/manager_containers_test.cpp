@@ -167,5 +167,92 @@ TEST_F(ManagerContainers, TheSameIdOfAnotherOwnerIsAnotherContainer) {
   expect_nothing_left();
 }
 
+// Of a container without a process, as dvdcli's: another one each time may ask for it.
+class ManagerUntilUnmount : public ManagerTest {
+ protected:
+  const ContainerKey key{"dvdcli", "v"};
+
+  Result<std::vector<Mounted>> mount(const ProcessIdentity& worker) {
+    Holder one = holder("v");
+    one.key = key;
+    one.worker = worker;
+    return manager->acquire(context(), one, {want("v")});
+  }
+  ProcessIdentity here() const { return *identify_process(::getpid()); }
+  // One that runs as well, as far as anybody can tell.
+  ProcessIdentity elsewhere() const { return *identify_process(::getppid()); }
+  std::optional<ContainerRow> its_row() const {
+    std::optional<ContainerRow> found;
+    EXPECT_TRUE(ledger->read(context(), "test", [&](Reader& reader) -> Status {
+      DVDI_TRY(found, reader.container(key));
+      return {};
+    }));
+    return found;
+  }
+  void leave_cleaning() {
+    put([&](Transaction& transaction) -> Status {
+      DVDI_TRY(auto found, transaction.container(key));
+      found->state = ContainerState::cleaning;
+      found->ended.reset();
+      return transaction.put(*found);
+    });
+  }
+};
+
+TEST_F(ManagerUntilUnmount, AnyProcessMayRepeatIt) {
+  ASSERT_TRUE(mount(here()));
+  const auto again = mount(elsewhere());
+  ASSERT_TRUE(again) << again.error().text();
+  EXPECT_THAT(references_to("v"), SizeIs(1));
+  ASSERT_TRUE(manager->release(context(), key, {}));
+  expect_nothing_left();
+}
+
+TEST_F(ManagerUntilUnmount, ItMayBePreparedRightAfterItsCleanup) {
+  for (int i = 0; i < 3; ++i) {
+    const auto mounted = mount(here());
+    ASSERT_TRUE(mounted) << mounted.error().text();
+    EXPECT_TRUE(mounted_in_kernel("v"));
+    ASSERT_TRUE(manager->release(context(), key, {}));
+    EXPECT_EQ(its_row()->state, ContainerState::ended);
+  }
+  expect_nothing_left();
+}
+
+TEST_F(ManagerUntilUnmount, AMountComesBackAfterAnUnmountThatWasInterrupted) {
+  ASSERT_TRUE(mount(here()));
+  ASSERT_TRUE(manager->release(context(), key, {}));
+  leave_cleaning();
+  const auto mounted = mount(here());
+  ASSERT_TRUE(mounted) << mounted.error().text();
+  EXPECT_EQ(its_row()->state, ContainerState::prepared);
+  ASSERT_TRUE(manager->release(context(), key, {}));
+}
+
+TEST_F(ManagerUntilUnmount, ItIsNotDeadWithTheProcessThatMadeIt) {
+  ProcessIdentity gone = here();
+  gone.start_ticks += 1;
+  ASSERT_TRUE(mount(gone));
+  EXPECT_THAT(*manager->dead_containers(context(), "run"), IsEmpty());
+  ASSERT_TRUE(manager->end_interrupted_unmounts(context()));
+  EXPECT_EQ(its_row()->state, ContainerState::prepared);
+  EXPECT_THAT(references_to("v"), SizeIs(1));
+  ASSERT_TRUE(manager->release(context(), key, {}));
+}
+
+TEST_F(ManagerUntilUnmount, AnInterruptedUnmountEndsUnlessSomebodyIsAtIt) {
+  ASSERT_TRUE(mount(here()));
+  ASSERT_TRUE(manager->release(context(), key, {}));
+  leave_cleaning();
+  {
+    const auto held = locks->try_acquire(container_lock_name(key));
+    ASSERT_TRUE(held && *held);
+    ASSERT_TRUE(manager->end_interrupted_unmounts(context()));
+    EXPECT_EQ(its_row()->state, ContainerState::cleaning);
+  }
+  ASSERT_TRUE(manager->end_interrupted_unmounts(context()));
+  EXPECT_EQ(its_row()->state, ContainerState::ended);
+}
+
 }  // namespace
 }  // namespace dvdi::volume

@@ -83,7 +83,7 @@ def main():
         if "NAME" not in plain(page):
             problems.append(f"man shows nothing of {page.name}")
     seen = 0
-    for program, page in [("dvdi", "dvdi.1"), ("dvdid", "dvdid.8")]:
+    for program, page in [("dvdi", "dvdi.1"), ("dvdcli", "dvdcli.1"), ("dvdid", "dvdid.8")]:
         seen += check_program(root, programs / program, page, f"{program}.bash")
     for file in sorted((root / "packaging/completions").glob("*.bash")):
         done = subprocess.run(["bash", "-n", str(file)], capture_output=True, text=True, timeout=60)

@@ -45,10 +45,11 @@ def check_content(deb, unpacked):
             links[name.partition(" -> ")[0]] = name.partition(" -> ")[2]
         else:
             expect(mode[5] != "w" and mode[8] != "w", f"mode: {line}")
-    expected = ["/usr/bin/dvdi", "/usr/sbin/dvdid", "/etc/dvdi/dvdi.toml",
+    expected = ["/usr/bin/dvdi", "/usr/bin/dvdcli", "/usr/sbin/dvdid", "/etc/dvdi/dvdi.toml",
                 "/lib/systemd/system/dvdid.service", "/lib/systemd/system/dvdid.socket",
                 "/usr/lib/tmpfiles.d/dvdi.conf", "/usr/lib/sysusers.d/dvdi.conf",
                 "/usr/share/bash-completion/completions/dvdi", "/usr/share/bash-completion/completions/dvdid",
+                "/usr/share/bash-completion/completions/dvdcli", "/usr/share/man/man1/dvdcli.1.gz",
                 "/usr/share/man/man1/dvdi.1.gz", "/usr/share/man/man8/dvdid.8.gz", "/usr/share/man/man5/dvdi.toml.5.gz",
                 "/usr/share/doc/dvdi/copyright", "/usr/share/doc/dvdi/changelog.gz", "/usr/share/doc/dvdi/CHANGELOG.md",
                 "/usr/share/doc/dvdi/docs/configuration.md", "/usr/share/doc/dvdi/examples/marathon-hello.json",
