@@ -105,7 +105,8 @@ std::string help(const VerbHelp& verb) {
 
 std::string help() {
   std::string text =
-      "External volumes from Docker volume drivers, for the docker/volume isolator of Mesos and for scripts.\n\n"
+      "External volumes from Docker volume drivers, for the docker/volume isolator of Mesos and for "
+      "scripts.\n\n"
       "Usage: dvdcli COMMAND [FLAGS]\n\nCommands:\n";
   for (const VerbHelp& verb : verbs) text += fmt::format("  {:<10}{}\n", verb.name, verb.summary);
   text += "\nFlags:\n" + flag_lines(std::nullopt);
@@ -126,9 +127,9 @@ const VerbHelp* find_verb(std::string_view name) {
 }
 
 Answer wrong(const std::string& text, int exit_code = exit_usage) {
-  return Answer{.exit_code = exit_code,
-                .text = fmt::format("dvdcli: {}\ndvdcli: `dvdcli --help` has the commands and their flags\n",
-                                    text)};
+  return Answer{
+      .exit_code = exit_code,
+      .text = fmt::format("dvdcli: {}\ndvdcli: `dvdcli --help` has the commands and their flags\n", text)};
 }
 
 // As Go's strconv.ParseBool, which the original's flags are read with.
@@ -156,7 +157,8 @@ class Parser {
   std::size_t at_ = 0;
   const VerbHelp* verb_ = nullptr;
   bool help_ = false;
-  std::vector<std::string> given_;  // flags, by their usual names: which command takes them is known at the end
+  std::vector<std::string>
+      given_;  // flags, by their usual names: which command takes them is known at the end
   DvdcliCommand command_;
 };
 
@@ -167,7 +169,8 @@ std::optional<Answer> Parser::read_flag(std::string_view word) {
   }
   const auto equals = word.find('=');
   const std::string_view written = word.substr(0, equals);
-  const std::string_view name = usual_name(written.starts_with("--") ? written.substr(2) : std::string_view());
+  const std::string_view name =
+      usual_name(written.starts_with("--") ? written.substr(2) : std::string_view());
   if (std::ranges::find(flags, name, &Flag::name) == flags.end())
     return wrong(fmt::format("there is no flag {}", printable(std::string(written))));
   given_.emplace_back(name);

@@ -34,9 +34,8 @@ Answer answered(const std::vector<std::string>& words) {
 }
 
 TEST(DvdcliArguments, WhatTheStockIsolatorWrites) {
-  const auto command =
-      parsed({"mount", "--volumedriver=nfs", "--volumename=shared-vol",
-              "--volumeopts=mountopts=nolock,vers=4.1", "--volumeopts=size=5"});
+  const auto command = parsed({"mount", "--volumedriver=nfs", "--volumename=shared-vol",
+                               "--volumeopts=mountopts=nolock,vers=4.1", "--volumeopts=size=5"});
   EXPECT_EQ(command.verb, Verb::mount);
   EXPECT_EQ(command.driver, "nfs");
   EXPECT_EQ(command.name, "shared-vol");
@@ -46,9 +45,10 @@ TEST(DvdcliArguments, WhatTheStockIsolatorWrites) {
 }
 
 TEST(DvdcliArguments, AnOptionIsOneWhateverItsValueHas) {
-  EXPECT_THAT(parsed({"create", "--volumedriver=d", "--volumename=v", "--volumeopts", "a==,b=c,=", "--volumeopts=e="})
-                  .options,
-              ElementsAre(Pair("a", "=,b=c,="), Pair("e", "")));
+  EXPECT_THAT(
+      parsed({"create", "--volumedriver=d", "--volumename=v", "--volumeopts", "a==,b=c,=", "--volumeopts=e="})
+          .options,
+      ElementsAre(Pair("a", "=,b=c,="), Pair("e", "")));
 }
 
 TEST(DvdcliArguments, FlagsStandAnywhereAndTheLastOneCounts) {
@@ -59,10 +59,11 @@ TEST(DvdcliArguments, FlagsStandAnywhereAndTheLastOneCounts) {
 
 TEST(DvdcliArguments, ExplicitCreateInBothSpellings) {
   const std::vector<std::pair<std::string, bool>> cases = {
-      {"--explicitcreate", true},      {"--explicitCreate", true},   {"--explicitCreate=true", true},
+      {"--explicitcreate", true},        {"--explicitCreate", true},    {"--explicitCreate=true", true},
       {"--explicitcreate=false", false}, {"--explicitcreate=0", false}, {"--explicitCreate=T", true}};
   for (const auto& [flag, expected] : cases) {
-    EXPECT_EQ(parsed({"mount", "--volumedriver=d", "--volumename=v", flag}).explicit_create, expected) << flag;
+    EXPECT_EQ(parsed({"mount", "--volumedriver=d", "--volumename=v", flag}).explicit_create, expected)
+        << flag;
   }
 }
 
@@ -70,7 +71,8 @@ TEST(DvdcliArguments, WhatIsWrongIsUsageAndSaysWhat) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
       {{"mount", "--volumedriver=d", "--volumename=v", "--nosuch=1"}, "there is no flag --nosuch"},
       {{"mount", "--volumedriver=d", "--volumename=v", "-volumename=x"}, "there is no flag -volumename"},
-      {{"unmount", "--volumedriver=d", "--volumename=v", "--volumeopts=a=b"}, "`unmount` has no flag --volumeopts"},
+      {{"unmount", "--volumedriver=d", "--volumename=v", "--volumeopts=a=b"},
+       "`unmount` has no flag --volumeopts"},
       {{"create", "--volumedriver=d", "--volumename=v", "--explicitcreate"},
        "`create` has no flag --explicitcreate"},
       {{"mount", "--volumedriver=d", "--volumename=v", "--explicitcreate=maybe"},
@@ -106,8 +108,7 @@ TEST(DvdcliArguments, WithoutADriverOrAVolumeItFailsAsTheOriginal) {
 }
 
 TEST(DvdcliArguments, HelpNamesEveryCommandAndItsFlags) {
-  for (const std::vector<std::string>& words :
-       {std::vector<std::string>{}, {"--help"}, {"-h"}, {"help"}}) {
+  for (const std::vector<std::string>& words : {std::vector<std::string>{}, {"--help"}, {"-h"}, {"help"}}) {
     const Answer answer = answered(words);
     EXPECT_EQ(answer.exit_code, 0);
     for (const std::string verb : {"mount", "unmount", "create", "remove", "path", "get", "list", "version"})

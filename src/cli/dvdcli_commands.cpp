@@ -60,14 +60,15 @@ Result<v1::ContainerRequest> request_of(const DvdcliCommand& command) {
     if (key == spec::option_explicit_create && (value == "true" || value == "false")) {
       must_exist = must_exist || value == "true";
     } else if (key.starts_with(spec::reserved_prefix)) {
-      return Error{.code = Code::invalid_argument,
-                   .message = fmt::format("dvdcli has no option '{}': of the options that begin with {} it "
-                                          "takes {}=true or =false",
-                                          printable(key), spec::reserved_prefix, spec::option_explicit_create),
-                   .driver = command.driver,
-                   .volume = command.name,
-                   .operation = "mount",
-                   .hint = "leave it out; what the others do needs `dvdi run` or the isolator module"};
+      return Error{
+          .code = Code::invalid_argument,
+          .message = fmt::format("dvdcli has no option '{}': of the options that begin with {} it "
+                                 "takes {}=true or =false",
+                                 printable(key), spec::reserved_prefix, spec::option_explicit_create),
+          .driver = command.driver,
+          .volume = command.name,
+          .operation = "mount",
+          .hint = "leave it out; what the others do needs `dvdi run` or the isolator module"};
     } else {
       add(key, value);
     }
@@ -149,9 +150,8 @@ class Dvdcli {
     const auto owed = ask_again([&](Api& api) -> Result<std::vector<isolator::Owed>> {
       if (!ours) {
         DVDI_TRY(const auto containers, api.containers(context_, false));
-        ours = std::ranges::any_of(containers, [&](const ContainerView& one) {
-          return one.owner == key.owner && one.id == key.id;
-        });
+        ours = std::ranges::any_of(
+            containers, [&](const ContainerView& one) { return one.owner == key.owner && one.id == key.id; });
       }
       DVDI_TRY(auto debts, api.cleanup(context_, key));
       if (ours) return debts;
@@ -163,10 +163,11 @@ class Dvdcli {
     });
     if (!owed) return fail(about(command_, "unmount", owed.error()));
     for (const isolator::Owed& one : *owed) {
-      services_.say(fmt::format(
-          "warning: volume '{}' of driver '{}' is given back, but was not unmounted: {} (the unmount is owed: "
-          "dvdid or the next command tries again, `dvdi volume inspect` shows it)",
-          printable(one.volume), printable(one.driver), one.reason));
+      services_.say(
+          fmt::format("warning: volume '{}' of driver '{}' is given back, but was not unmounted: {} (the "
+                      "unmount is owed: "
+                      "dvdid or the next command tries again, `dvdi volume inspect` shows it)",
+                      printable(one.volume), printable(one.driver), one.reason));
     }
     if (left && !left->state.empty() && left->state != "absent") {
       services_.say(fmt::format(
@@ -200,7 +201,8 @@ class Dvdcli {
 
   Status path() {
     DVDI_TRY(const VolumeView view, look());
-    // Not mounted by dvdi (state ""): what the driver says. In between there is no place that can be relied on.
+    // Not mounted by dvdi (state ""): what the driver says. In between there is no place that can be relied
+    // on.
     const bool there = view.state.empty() || view.state == "absent" || view.state == "mounted";
     if (!there || view.mount_point.empty()) return {};
     return write_line(view.mount_point);
@@ -224,9 +226,9 @@ class Dvdcli {
     const std::filesystem::path binary = std::filesystem::read_symlink("/proc/self/exe", unknown);
     utsname system{};
     ::uname(&system);
-    DVDI_CHECK(out_.write(
-        fmt::format("Binary: {}\nSemVer: {}\nOsArch: {}-{}\nBranch: unknown\nCommit: unknown\nFormed: unknown\n",
-                    binary.string(), DVDI_VERSION, system.sysname, system.machine)));
+    DVDI_CHECK(out_.write(fmt::format(
+        "Binary: {}\nSemVer: {}\nOsArch: {}-{}\nBranch: unknown\nCommit: unknown\nFormed: unknown\n",
+        binary.string(), DVDI_VERSION, system.sysname, system.machine)));
     return out_.flush();
   }
 
@@ -238,8 +240,8 @@ class Dvdcli {
 
 }  // namespace
 
-// A container's id has neither `/` nor, where it is not nested, `.`; names have both, and more bytes. So the id
-// is what can be read of them, and a digest that tells any two volumes apart.
+// A container's id has neither `/` nor, where it is not nested, `.`; names have both, and more bytes. So the
+// id is what can be read of them, and a digest that tells any two volumes apart.
 isolator::ContainerKey dvdcli_container(const std::string& driver, const std::string& name) {
   std::string id = (driver + "-" + name).substr(0, readable_bytes);
   std::ranges::replace_if(

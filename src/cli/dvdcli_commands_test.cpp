@@ -1,5 +1,6 @@
 #include "cli/dvdcli_commands.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -85,7 +86,8 @@ TEST_F(DvdcliTest, MountPreparesOneVolumeOnTheHostAndPrintsItsMountPointAlone) {
   const auto& docker = scene_.request.container_info().volumes(0).source().docker_volume();
   EXPECT_EQ(docker.driver() + "/" + docker.name(), "rc/v");
   std::vector<std::string> options;
-  for (const auto& one : docker.driver_options().parameter()) options.push_back(one.key() + "=" + one.value());
+  for (const auto& one : docker.driver_options().parameter())
+    options.push_back(one.key() + "=" + one.value());
   EXPECT_THAT(options, ElementsAre("dvdi.host-only=true", "remote=loc:a=b,c"));
 }
 
@@ -231,16 +233,16 @@ TEST_F(DvdcliTest, PathGetAndListPrintOneThingALine) {
 
 TEST_F(DvdcliTest, VersionHasTheOriginalsLines) {
   const std::string text = run(of(Verb::version));
-  EXPECT_THAT(text, AllOf(StartsWith("Binary: /"), HasSubstr("\nSemVer: 0."),
-                          HasSubstr("\nOsArch: Linux-"), HasSubstr("\nBranch: "), HasSubstr("\nCommit: "),
-                          HasSubstr("\nFormed: ")));
+  EXPECT_THAT(text, AllOf(StartsWith("Binary: /"), HasSubstr("\nSemVer: 0."), HasSubstr("\nOsArch: Linux-"),
+                          HasSubstr("\nBranch: "), HasSubstr("\nCommit: "), HasSubstr("\nFormed: ")));
   EXPECT_THAT(scene_.calls, IsEmpty());
 }
 
 TEST_F(DvdcliTest, AContainersIdIsPlainAndNoTwoVolumesHaveTheSame) {
   const std::string all_bytes = std::string("a/b.c d\xff\n") + std::string(250, 'x');
   const std::vector<std::pair<std::string, std::string>> volumes = {
-      {"rc", "v"}, {"rc-v", ""}, {"r", "c-v"}, {"rc", "v.w"}, {"rc", "v_w"}, {"rc", all_bytes}, {"rc", all_bytes + "y"}};
+      {"rc", "v"},   {"rc-v", ""},      {"r", "c-v"},           {"rc", "v.w"},
+      {"rc", "v_w"}, {"rc", all_bytes}, {"rc", all_bytes + "y"}};
   std::set<std::string> ids;
   for (const auto& [driver, name] : volumes) {
     const auto key = dvdcli_container(driver, name);

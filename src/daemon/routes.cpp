@@ -336,8 +336,7 @@ Status Routes::prepare(Call& call) {
   }
   // What a killed dvdcli has begun stays until it is unmounted: whoever started it unmounts then.
   const bool goes_on = isolator::ContainerKey{.owner = options.owner, .id = {}}.lives_until_unmount();
-  const auto prepared =
-      parts_.api.prepare(goes_on ? call.to_the_end() : *call.context, options, request);
+  const auto prepared = parts_.api.prepare(goes_on ? call.to_the_end() : *call.context, options, request);
   parts_.changed();
   if (!prepared) return fail(prepared.error());
   DVDI_TRY(json::value launch, wire::launch_json(prepared->launch));

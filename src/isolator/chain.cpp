@@ -111,12 +111,13 @@ std::string digest_of(const v1::ContainerRequest& request) {
   return sha256_hex(bytes);
 }
 
-std::string digest_without_options(v1::ContainerRequest request) {
-  for (v1::Volume& volume : *request.mutable_container_info()->mutable_volumes()) {
-    if (volume.source().has_docker_volume())
-      volume.mutable_source()->mutable_docker_volume()->clear_driver_options();
+std::string digest_of_volumes(const v1::ContainerRequest& request) {
+  std::string names;
+  for (const v1::Volume& volume : request.container_info().volumes()) {
+    const auto& external = volume.source().docker_volume();
+    names += external.driver() + '\0' + external.name() + '\0';
   }
-  return digest_of(request);
+  return sha256_hex(names);
 }
 
 Chain::Chain(std::vector<std::unique_ptr<Isolator>> isolators, Parts parts)
@@ -176,7 +177,7 @@ Result<v1::ContainerLaunchInfo> Chain::prepare(const Context& context, const Con
                                                const std::optional<ProcessIdentity>& worker, bool staged) {
   const std::string what = fmt::format("preparing {}", shown(key));
   const auto call = std::make_shared<PrepareCall>();
-  call->digest = key.lives_until_unmount() ? digest_without_options(request) : digest_of(request);
+  call->digest = key.lives_until_unmount() ? digest_of_volumes(request) : digest_of(request);
   // The answers differ: one is no repetition of the other.
   if (staged) call->digest = sha256_hex(call->digest + " staged");
   {

@@ -30,7 +30,7 @@ std::string container_lock_key(const ContainerKey& key);
 // SHA-256 of the request, the same for the same request in every build and process.
 std::string digest_of(const v1::ContainerRequest& request);
 // The same for a container that lives until its unmount: asked for with other driver options it is the same.
-std::string digest_without_options(v1::ContainerRequest request);
+std::string digest_of_volumes(const v1::ContainerRequest& request);
 
 // Thread-safe. Calls for one container are brought into one line, within this process and, by a lock on the
 // container, between processes; calls for different containers run at the same time.

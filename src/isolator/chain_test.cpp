@@ -264,7 +264,7 @@ TEST_F(ChainTest, WhatLivesUntilItsUnmountIsTheSameWithOtherOptions) {
     return one->prepare(Context(), whose, asked, "/", false, std::nullopt, true);
   };
   books.put(of_dvdcli, ContainerState::prepared,
-            sha256_hex(digest_without_options(with_options("d", "5")) + " staged"));
+            sha256_hex(digest_of_volumes(with_options("d", "5")) + " staged"));
   EXPECT_TRUE(ask(of_dvdcli, with_options("d", "6")));
   const auto another = ask(of_dvdcli, with_options("e", "5"));
   ASSERT_FALSE(another) << "another volume is no repetition";
@@ -275,7 +275,7 @@ TEST_F(ChainTest, WhatLivesUntilItsUnmountIsTheSameWithOtherOptions) {
 TEST_F(ChainTest, WhatLivesUntilItsUnmountIsPreparedAfterACleanupThatWasInterrupted) {
   const auto one = chain(first());
   const ContainerKey of_dvdcli{.owner = "dvdcli", .id = "v"};
-  books.put(of_dvdcli, ContainerState::cleaning, digest_without_options(request));
+  books.put(of_dvdcli, ContainerState::cleaning, digest_of_volumes(request));
   EXPECT_TRUE(one->prepare(Context(), of_dvdcli, request, "/", false, std::nullopt, false));
   EXPECT_THAT(log.lines(), ElementsAre("prepare first"));
 }

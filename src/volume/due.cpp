@@ -118,13 +118,12 @@ Status Manager::end_interrupted_unmounts(const Context& context) {
     if (!one.key.lives_until_unmount() || one.state != ContainerState::cleaning) continue;
     DVDI_TRY(const auto lock, state.parts.volume_locks.try_acquire(container_lock_name(one.key)));
     if (!lock) continue;
-    DVDI_CHECK(
-        state.write(context, "end an interrupted unmount", [&](Transaction& transaction) -> Status {
-          DVDI_TRY(auto row, transaction.container(one.key));
-          if (!row || row->state != ContainerState::cleaning) return {};
-          return change_container(transaction, *row, ContainerState::ended, context.trace_id(),
-                                  "its unmount was interrupted");
-        }));
+    DVDI_CHECK(state.write(context, "end an interrupted unmount", [&](Transaction& transaction) -> Status {
+      DVDI_TRY(auto row, transaction.container(one.key));
+      if (!row || row->state != ContainerState::cleaning) return {};
+      return change_container(transaction, *row, ContainerState::ended, context.trace_id(),
+                              "its unmount was interrupted");
+    }));
   }
   return {};
 }

@@ -50,6 +50,8 @@ class Caller:
 @pytest.fixture(params=["daemonless", "dvdid"])
 def hosted(request, dvdi):
     """The node, with a daemon and without one; plugins are started after it, which either finds."""
+    # A Mount whose caller was killed is still answered, some time later.
+    dvdi.configure({"debts": {"late_answer": "5s"}})
     if request.param == "dvdid":
         dvdi.start_daemon()
     return dvdi
