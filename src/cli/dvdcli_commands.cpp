@@ -170,10 +170,11 @@ class Dvdcli {
                       printable(one.volume), printable(one.driver), one.reason));
     }
     if (left && !left->state.empty() && left->state != "absent") {
-      services_.say(fmt::format(
-          "volume '{}' of driver '{}' was not mounted by dvdcli; it is {} for others and left as it is "
-          "(`dvdi volume inspect` shows for whom)",
-          printable(command_.name), printable(command_.driver), printable(left->state)));
+      services_.say(
+          fmt::format("dvdcli has no mount of volume '{}' of driver '{}' on record; it is {}, and left as it "
+                      "is (`dvdi volume "
+                      "inspect` shows who uses it)",
+                      printable(command_.name), printable(command_.driver), printable(left->state)));
     }
     return {};
   }

@@ -19,14 +19,13 @@ using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
-using testing::Not;
 using testing::StartsWith;
 using Verb = DvdcliCommand::Verb;
 
 class DvdcliTest : public testing::Test {
  protected:
   // What it writes to standard output.
-  std::string run(DvdcliCommand command) {
+  std::string run(const DvdcliCommand& command) {
     std::array<int, 2> ends{};
     EXPECT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
     const UniqueFd reader(ends[0]);
@@ -187,7 +186,7 @@ TEST_F(DvdcliTest, UnmountWithoutAMountOfOursIsSuccessAndSaysWhoseItIs) {
   mounted();
   run(of(Verb::unmount));
   EXPECT_TRUE(status_);
-  EXPECT_THAT(said_, ElementsAre(HasSubstr("was not mounted by dvdcli")));
+  EXPECT_THAT(said_, ElementsAre(HasSubstr("dvdcli has no mount of volume 'v'")));
 }
 
 TEST_F(DvdcliTest, CreateAnswersOnStandardErrorOnly) {

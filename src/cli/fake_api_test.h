@@ -98,7 +98,7 @@ class FakeApi final : public Api {
   Status create_volume(const Context&, const std::string& driver, const std::string& name,
                        const std::vector<std::pair<std::string, std::string>>& options) override {
     std::string call = "create " + driver + "/" + name;
-    for (const auto& [key, value] : options) call += " " + key + "=" + value;
+    for (const auto& [key, value] : options) call.append(" ").append(key).append("=").append(value);
     scene_.calls.push_back(call);
     return {};
   }

@@ -10,7 +10,6 @@
 namespace dvdi::volume {
 namespace {
 
-using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::SizeIs;

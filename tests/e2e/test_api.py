@@ -131,6 +131,8 @@ def test_every_call_and_its_errors(dvdi, api):
     api.call("GET", "/v1/usage?by=colour", code=400)
     api.call("GET", "/v1/usage?since=yesterday", code=400)
     assert "local" in {one["name"] for one in api.call("GET", "/v1/drivers", code=200)["drivers"]}
+    assert isinstance(api.call("GET", "/v1/drivers/local/volumes", code=200)["volumes"], list)
+    api.call("GET", "/v1/drivers/nobody/volumes", code=404)
 
     # Not in the file, so not served; and a method that is not.
     for target in ("/", "/v1", "/v1/colours", "/v1/volumes/local/v/colours", "/v1/containers/batch"):

@@ -169,7 +169,7 @@ def test_shared_with_a_task_it_is_unmounted_after_the_last(hosted, dvdcli, rclon
     steps[0]()
     assert len(rclone.fuse_mounts()) == 1
     if last == "run":  # once more takes nothing from the task, and says whose it is
-        assert "not mounted by dvdcli" in dvdcli.run("unmount", *VOLUME).stderr
+        assert "dvdcli has no mount of volume 'v'" in dvdcli.run("unmount", *VOLUME).stderr
         assert len(rclone.fuse_mounts()) == 1
     steps[1]()
     assert not rclone.fuse_mounts()
@@ -332,3 +332,18 @@ def test_a_term_signal_keeps_intent_and_reference_too(hosted, dvdcli, nfs):
     dvdcli.run("unmount", *NFS)
     nfs.clear()
     eventually(lambda: not hosted.kernel_mounts())
+
+
+def test_a_mount_that_hangs_ends_at_its_deadline_and_leaves_no_reference(dvdi):
+    """The driver's own deadline here: that of dvdcli is 110 s."""
+    dvdi.configure({"deadlines": {"mount": "1s"}, "debts": {"late_answer": "5s"}})
+    nfs, dvdcli = dvdi.faulty("nfs"), Caller(dvdi)
+    for prepare_next in (dvdi.start_daemon, lambda: None):
+        nfs.rule("Mount", "hold")
+        done = dvdcli.run("mount", *NFS, code=1)
+        assert done.stdout == "" and "deadline_exceeded" in done.stderr and "'v'" in done.stderr
+        assert not dvdi.containers()
+        dvdcli.run("unmount", *NFS)
+        nfs.clear()
+        dvdi.check_released()
+        prepare_next()
