@@ -155,7 +155,7 @@ Result<VolumeView> Client::volume(const Context& context, const std::string& dri
 
 Result<std::vector<std::string>> Client::driver_volumes(const Context& context, const std::string& driver) {
   DVDI_TRY(const json::value answer,
-           call(context, Verb::get, fmt::format("/v1/drivers/{}/volumes", percent_encode(driver))));
+           call(context, "GET", fmt::format("/v1/drivers/{}/volumes", percent_encode(driver))));
   return wire::texts_of(answer, "volumes");
 }
 
