@@ -204,9 +204,14 @@ Result<Probed> Manager::probe(const Context& context) {
   Mutex mutex;
   std::size_t next = 0;
   std::optional<Error> failed;
+  const auto look = [&](const MountRow& row) -> Result<ServerLook> {
+    DVDI_TRY(const auto held, state.parts.volume_locks.try_acquire(probe_lock_name(row.volume)));
+    if (!held) return Error{.code = Code::unavailable, .message = "its driver unmounts it"};
+    return look_twice(context, state.parts.helpers, row, state.policy.probe_patience);
+  };
   const auto probe_one = [&](const MountRow& row) -> Status {
-    const auto server = look_twice(context, state.parts.helpers, row, state.policy.probe_patience);
-    if (!server) return {};  // no verdict: no helper was free, or the context ended
+    const auto server = look(row);
+    if (!server) return {};  // no verdict: it is unmounted, no helper was free, or the context ended
     const bool answers = server->state == ServerState::answers;
     if (server->state == ServerState::replaced || answers == (row.state == MountState::mounted)) return {};
     DVDI_TRY(const auto held, state.parts.volume_locks.try_acquire(lock_name(row.volume)));

@@ -276,6 +276,40 @@ TEST_F(ManagerServed, ADeadOneThatSomebodyIsAtWorkOnIsLeftToHim) {
   EXPECT_THAT(names(probe().lost), ElementsAre("a"));
 }
 
+// A probe has the mount open, which makes it busy for the driver's umount(2).
+TEST_F(ManagerServed, NoMountIsProbedWhileItsDriverUnmountsIt) {
+  ASSERT_TRUE(acquire("c1", {want("a")}));
+  const auto probe_lock = [this] { return locks->try_acquire("probe fake/a").value(); };
+
+  servers.at("a")->hold();
+  const unsigned before = servers.at("a")->requests();
+  std::thread probing([this] { probe(); });
+  while (servers.at("a")->requests() == before) std::this_thread::yield();
+  EXPECT_FALSE(probe_lock()) << "who unmounts it does not wait";
+  servers.at("a")->answer();
+  probing.join();
+  EXPECT_TRUE(probe_lock());
+
+  fake->hold(driver::Operation::unmount, "a");
+  std::thread releasing([this] { EXPECT_TRUE(release("c1")); });
+  fake->wait_until_held();
+  EXPECT_FALSE(probe_lock()) << "it may be probed while its driver unmounts it";
+  fake->let_go();
+  releasing.join();
+  EXPECT_TRUE(probe_lock());
+}
+
+TEST_F(ManagerServed, WhatIsUnmountedIsNotProbed) {
+  ASSERT_TRUE(acquire("c1", {want("a")}));
+  kill_server("a");
+  {
+    const auto held = locks->acquire(context(), "probe fake/a", "test");
+    ASSERT_TRUE(held);
+    EXPECT_THAT(probe().lost, IsEmpty());
+  }
+  EXPECT_THAT(names(probe().lost), ElementsAre("a"));
+}
+
 TEST_F(ManagerServed, AServerThatFailsIsLostNotTakenAwayAndFoundAgain) {
   ASSERT_TRUE(acquire("c1", {want("a")}));
   servers.at("a")->fail(EIO);

@@ -16,6 +16,9 @@ namespace dvdi::volume {
 
 // The key of a volume's lock.
 inline std::string lock_name(const VolumeKey& volume) { return "volume " + volume.text(); }
+// The key of a lock that is held while a mount is probed, and while its driver unmounts it: a descriptor of
+// ours on a mount makes umount(2) say that it is busy. Taken after the volume's lock, or without it.
+inline std::string probe_lock_name(const VolumeKey& volume) { return "probe " + volume.text(); }
 
 // What was done must be recorded, also when the request that asked for it has been cancelled meanwhile.
 inline constexpr Duration time_to_record = std::chrono::seconds(60);

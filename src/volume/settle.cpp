@@ -34,6 +34,15 @@ Result<std::optional<std::string>> Work::take_down(const std::string& mount_id,
   return owed;
 }
 
+Status Work::unmount_unprobed(const MountRow& row) {
+  // Whoever probes it has done so soon. One that does not come back would not make it busier than it is.
+  const Duration long_enough = policy_.probe_patience + std::chrono::seconds(1);
+  Result<KeyedLocks::Held> unprobed =
+      parts_.volume_locks.acquire(context_.with_timeout(long_enough), probe_lock_name(volume_),
+                                  fmt::format("wait for the probe of volume {}", volume_.text()));
+  return calls_.unmount(context_, volume_, row.mount_id);
+}
+
 Result<std::optional<std::string>> Work::unmount(MountRow row,
                                                  const std::function<Status(Transaction&)>& with,
                                                  Pending before) {
@@ -61,7 +70,7 @@ Result<std::optional<std::string>> Work::unmount(MountRow row,
   const bool was_there = !table_before || shows(*table_before, row);
   const Clock& clock = context_.clock();
   const BootTime start = clock.boot();
-  const auto answer = calls_.unmount(context_, volume_, row.mount_id);
+  const auto answer = unmount_unprobed(row);
   Cause why = cause();
   why.duration = clock.boot() - start;
   if (!answer) why.error = answer.error().text();

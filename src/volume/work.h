@@ -78,6 +78,8 @@ class Work {
   // what was pending when the row was `unknown`.
   Result<std::optional<std::string>> unmount(MountRow row, const std::function<Status(Transaction&)>& with,
                                              MountRow::Pending before);
+  // The driver's Unmount, while nobody probes the mount.
+  Status unmount_unprobed(const MountRow& row);
   Result<std::string> settle_parked(MountRow row);
   Result<std::string> settle_found(MountRow row);
   // The reason, if the mount was left alone.
