@@ -1,0 +1,433 @@
+#include "volume_isolation.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace dvdi_mesos {
+
+namespace {
+
+constexpr std::size_t max_waiting = 10000;  // calls of one kind
+
+Outcome failure(std::string text) {
+  Outcome outcome;
+  outcome.kind = Outcome::Kind::failed;
+  outcome.text = std::move(text);
+  return outcome;
+}
+
+Outcome discarded() {
+  Outcome outcome;
+  outcome.kind = Outcome::Kind::discarded;
+  return outcome;
+}
+
+// Waiting can help: the daemon is away, starts, is at its limits, or went away in the middle.
+bool may_pass(const Reply& reply) {
+  return reply.code == DVDI_UNAVAILABLE || reply.code == DVDI_DEADLINE_EXCEEDED ||
+         reply.code == DVDI_RESOURCE_EXHAUSTED || reply.outcome == DVDI_OUTCOME_UNKNOWN;
+}
+
+Reply good() { return {}; }
+
+Reply bad_answer(const std::string& what) {
+  Reply reply;
+  reply.code = DVDI_INTERNAL;
+  reply.text = what;
+  return reply;
+}
+
+std::string number_of(std::size_t count, const char* one) {
+  return std::to_string(count) + " " + one + (count == 1 ? "" : "s");
+}
+
+}  // namespace
+
+struct VolumeIsolation::Recovery {
+  Call call;
+  Done done;                 // null: nobody waits
+  std::string first;         // a container with external volumes
+  std::size_t external = 0;  // so many have
+  Time until;
+  std::chrono::milliseconds wait;
+  bool warned = false;
+};
+
+struct VolumeIsolation::Preparing {
+  std::string key;
+  std::string document;
+  std::string config;
+  bool fresh = false;  // it was not known before
+  Call call;
+  Done done;
+};
+
+struct VolumeIsolation::Cleanup {
+  std::string key;
+  std::string document;
+  Done done;  // null: done for the caller, or nobody waits
+  Call call;
+  Time until;
+  std::chrono::milliseconds wait;
+  bool warned = false;
+};
+
+VolumeIsolation::VolumeIsolation(Parameters parameters, AgentFlags flags, std::unique_ptr<Daemon> daemon,
+                                 Seams seams)
+    : parameters_(std::move(parameters)),
+      flags_(std::move(flags)),
+      daemon_(std::move(daemon)),
+      seams_(std::move(seams)),
+      recovers_(1, max_waiting),
+      prepares_(parameters_.threads, max_waiting),
+      isolates_(parameters_.threads, max_waiting),
+      cleanups_(parameters_.threads, max_waiting) {
+  const std::string& work_dir = parameters_.work_dir.empty() ? flags_.work_dir : parameters_.work_dir;
+  if (!work_dir.empty()) owner_ = real_path(work_dir);
+}
+
+VolumeIsolation::~VolumeIsolation() {
+  // All before any goes: a job of one may queue in another.
+  WorkerPool* const pools[] = {&recovers_, &prepares_, &isolates_, &cleanups_};
+  for (WorkerPool* pool : pools) pool->close();
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    stopping_ = true;
+    for (const Call& one : running_) one->cancel();
+  }
+  for (WorkerPool* pool : pools) pool->stop();
+}
+
+Reply VolumeIsolation::ask(const char* method, const std::string& path, const std::string& body,
+                           std::int64_t timeout_ms, const Call& call) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (stopping_) call->cancel();
+    running_.insert(call);
+  }
+  Reply reply = daemon_->call(method, path, body, timeout_ms, *call);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  running_.erase(call);
+  return reply;
+}
+
+// A daemon that is restarted in the middle of a call: the same call again has the same answer and no new
+// effect.
+Reply VolumeIsolation::ask_again_where_unknown(const std::string& path, const std::string& body,
+                                               std::int64_t timeout_ms, const Call& call) {
+  Reply reply = ask("POST", path, body, timeout_ms, call);
+  if (reply.code != DVDI_UNAVAILABLE || reply.outcome != DVDI_OUTCOME_UNKNOWN || call->cancelled()) {
+    return reply;
+  }
+  reply = ask("POST", path, body, timeout_ms, call);
+  // Of the first one nothing is known, whatever became of the second.
+  if (reply.code != DVDI_OK) reply.outcome = DVDI_OUTCOME_UNKNOWN;
+  return reply;
+}
+
+std::string VolumeIsolation::explain(const Reply& reply) const {
+  if (reply.code != DVDI_UNAVAILABLE) return "dvdid: " + reply.text;
+  return "dvdid is away, or cannot serve, at '" + daemon_->where() + "': " + reply.text +
+         " (systemctl status dvdid.socket dvdid.service)";
+}
+
+std::chrono::milliseconds VolumeIsolation::longer(std::chrono::milliseconds wait) const {
+  return std::min(wait * 2, seams_.longest_wait);
+}
+
+// The agent's work directory: of its flags, or of the first sandbox that is seen.
+std::string VolumeIsolation::owner_of(const std::string& sandbox) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!owner_.empty()) return owner_;
+  }
+  const std::string work_dir = work_dir_of_sandbox(sandbox);
+  const std::string real = work_dir.empty() ? std::string() : real_path(work_dir);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (owner_.empty()) owner_ = real;
+  return owner_;
+}
+
+bool VolumeIsolation::knows(const std::string& key) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return known_.count(key) != 0;
+}
+
+// --- recover ---
+
+Call VolumeIsolation::recover(const std::vector<std::string>& states, const std::vector<std::string>& orphans,
+                              const Done& done) {
+  auto recovery = std::make_shared<Recovery>();
+  recovery->call = std::make_shared<Cancellation>();
+  recovery->wait = seams_.first_wait;
+  recovery->until = seams_.now() + std::chrono::milliseconds(parameters_.recover_wait_ms);
+  std::vector<LiveContainer> live;
+  live.reserve(states.size());
+  for (const std::string& state : states) live.push_back(live_container(state, parameters_.rules));
+  if (!live.empty()) owner_of(live.front().directory);
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (const LiveContainer& one : live) {
+      if (!one.external) continue;
+      known_.insert(one.key);
+      if (recovery->external++ == 0) recovery->first = one.key;
+    }
+    recovery_owed_ = true;
+    live_ = std::move(live);
+    orphans_ = orphans;
+    ended_.clear();
+  }
+  if (recovery->external != 0) {
+    recovery->done = done;
+  } else {
+    done({});
+  }
+  if (!recovers_.run([this, recovery] { recover_job(recovery); }) && recovery->done) {
+    recovery->done(failure("no thread can be made for recover"));
+  }
+  return recovery->call;
+}
+
+void VolumeIsolation::recover_job(const std::shared_ptr<Recovery>& recovery) {
+  const Reply reply = recover_once(recovery->call);
+  if (reply.code == DVDI_OK) {
+    if (recovery->done) recovery->done({});
+    return;
+  }
+  if (recovery->done && recovery->call->cancelled()) {
+    recovery->done(discarded());
+    return;
+  }
+  if (recovery->done && (!may_pass(reply) || seams_.now() >= recovery->until)) {
+    recovery->done(failure(
+        explain(reply) + ". " + number_of(recovery->external, "live container") + " of this agent (" +
+        recovery->first + (recovery->external == 1 ? ")" : ", for example)") +
+        " with external volumes cannot be recovered without it, so the agent does not come up. Start dvdid "
+        "(systemctl start dvdid.socket; `dvdi doctor` says what is wrong), then the agent; the tasks go on "
+        "meanwhile. How long the agent waits is the module parameter recover_wait"));
+    return;
+  }
+  if (!recovery->warned) seams_.warn("recover is not complete and is tried again: " + explain(reply));
+  recovery->warned = true;
+  const std::chrono::milliseconds wait = recovery->wait;
+  recovery->wait = longer(wait);
+  recovers_.run_later([this, recovery] { recover_job(recovery); }, wait);
+}
+
+// Tells dvdid of the agent's restart, unless that is done. What dvdid has of this agent its books say: a live
+// container that is in them counts, too, if its volumes do not show in the agent's list; one without volumes
+// that is not in them must not get in, as nobody would take it out again.
+Reply VolumeIsolation::recover_once(const Call& call) {
+  const std::lock_guard<std::mutex> one_at_a_time(recovering_);
+  std::string owner;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    // Without a work directory there is no container yet: the first one's sandbox tells.
+    if (!recovery_owed_ || owner_.empty()) return good();
+    owner = owner_;
+  }
+  Reply reply = ask("GET", "/v1/containers", {}, parameters_.recover_timeout_ms, call);
+  if (reply.code != DVDI_OK) return reply;
+  std::set<std::string> books;
+  if (!known_containers(reply.body, owner, books)) return bad_answer("its answer has no list of containers");
+  std::vector<LiveContainer> live;
+  std::vector<std::string> orphans;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    std::copy_if(live_.begin(), live_.end(), std::back_inserter(live),
+                 [&](const LiveContainer& one) { return one.external || books.count(one.key) != 0; });
+    orphans = orphans_;
+  }
+  if (!books.empty() || !live.empty()) {
+    reply = ask("POST", "/v1/recover", recover_document(owner, live, orphans), parameters_.recover_timeout_ms,
+                call);
+    if (reply.code != DVDI_OK) return reply;
+  }
+  settle_recovery(books);
+  return good();
+}
+
+void VolumeIsolation::settle_recovery(const std::set<std::string>& books) {
+  std::map<std::string, std::string> ended;
+  std::string owner;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    recovery_owed_ = false;
+    owner = owner_;
+    for (const LiveContainer& one : live_) {
+      if (books.count(one.key) != 0) known_.insert(one.key);
+    }
+    for (const std::string& one : orphans_) {
+      const std::string key = container_key(one);
+      if (books.count(key) != 0 && ended_.count(key) == 0) known_.insert(key);
+    }
+    ended.swap(ended_);
+    live_.clear();
+    orphans_.clear();
+  }
+  // They ended while dvdid was told that they live, or are orphans: it may have kept them for that.
+  for (const auto& one : ended) {
+    if (books.count(one.first) != 0) cleanup_later(owner, one.second, nullptr);
+  }
+}
+
+// --- prepare and isolate ---
+
+Call VolumeIsolation::prepare(const std::string& container_id, const std::string& container_config,
+                              const Done& done) {
+  Preparing preparing;
+  preparing.call = std::make_shared<Cancellation>();
+  preparing.done = done;
+  preparing.config = container_config;
+  const std::string owner = owner_of(sandbox_of(container_config));
+  PrepareDocument document =
+      prepare_document(owner, container_id, container_config, flags_.sandbox_directory, parameters_.rules);
+  if (document.what == PrepareDocument::What::nothing) {
+    done({});
+    return preparing.call;
+  }
+  preparing.key = container_key(container_id);
+  if (document.what == PrepareDocument::What::call && owner.empty()) {
+    document = {PrepareDocument::What::refused,
+                "the agent's work directory is not known: set the module parameter work_dir"};
+  } else if (document.what == PrepareDocument::What::call && preparing.key.empty()) {
+    document = {PrepareDocument::What::refused, "the agent's ContainerID cannot be read"};
+  }
+  if (document.what == PrepareDocument::What::refused) {
+    done(failure(std::move(document.text)));
+    return preparing.call;
+  }
+  preparing.document = std::move(document.text);
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    preparing.fresh = known_.insert(preparing.key).second;
+  }
+  Call call = preparing.call;
+  const std::string key = preparing.key;
+  const bool fresh = preparing.fresh;
+  if (!prepares_.run([this, preparing] { prepare_job(preparing); })) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (fresh) known_.erase(key);
+    done(failure("so many prepare calls wait for dvdid that no further one can"));
+  }
+  return call;
+}
+
+void VolumeIsolation::prepare_job(const Preparing& preparing) {
+  Reply reply;
+  if (preparing.call->cancelled()) {
+    reply.code = DVDI_CANCELLED;
+    reply.outcome = DVDI_OUTCOME_NOT_SENT;
+  } else {
+    reply = recover_once(preparing.call);
+    // That was another call: of this one nothing was sent.
+    reply.outcome = DVDI_OUTCOME_NOT_SENT;
+  }
+  if (reply.code == DVDI_OK) {
+    reply = ask_again_where_unknown("/v1/prepare", preparing.document, parameters_.prepare_timeout_ms,
+                                    preparing.call);
+  }
+  if (reply.code != DVDI_OK) {
+    if (reply.outcome == DVDI_OUTCOME_NOT_SENT && preparing.fresh) {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      known_.erase(preparing.key);
+    }
+    preparing.done(preparing.call->cancelled() ? discarded() : failure(explain(reply)));
+    return;
+  }
+  Outcome outcome;
+  std::string wrong;
+  if (read_launch_info(reply.body, outcome.launch_info, wrong)) {
+    wrong = check_sandbox_place(preparing.config, flags_.sandbox_directory, outcome.launch_info);
+  }
+  if (!wrong.empty()) {
+    preparing.done(failure(wrong));
+    return;
+  }
+  // Without mounts (volumes for the host only) there is nothing for the launcher to do.
+  outcome.has_launch_info = !outcome.launch_info.mounts.empty();
+  preparing.done(outcome);
+}
+
+Call VolumeIsolation::isolate(const std::string& container_id, std::int64_t pid, const Done& done) {
+  Call call = std::make_shared<Cancellation>();
+  if (!knows(container_key(container_id))) {
+    done({});
+    return call;
+  }
+  const std::string document = isolate_document(owner_of({}), container_id, pid);
+  const bool accepted = isolates_.run([this, call, document, done] {
+    const Reply reply =
+        ask_again_where_unknown("/v1/isolate", document, parameters_.isolate_timeout_ms, call);
+    if (reply.code == DVDI_OK) {
+      done({});
+    } else {
+      done(call->cancelled() ? discarded() : failure(explain(reply)));
+    }
+  });
+  if (!accepted) done(failure("so many isolate calls wait for dvdid that no further one can"));
+  return call;
+}
+
+// --- cleanup ---
+
+void VolumeIsolation::cleanup(const std::string& container_id, const Done& done) {
+  const std::string key = container_key(container_id);
+  std::string owner;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    owner = owner_;
+    if (recovery_owed_) {
+      ended_.emplace(key, container_id);
+      live_.erase(std::remove_if(live_.begin(), live_.end(),
+                                 [&](const LiveContainer& one) { return one.key == key; }),
+                  live_.end());
+    }
+  }
+  if (!knows(key)) {
+    done({});
+    return;
+  }
+  cleanup_later(owner, container_id, done);
+}
+
+void VolumeIsolation::cleanup_later(const std::string& owner, const std::string& container_id,
+                                    const Done& done) {
+  auto cleanup = std::make_shared<Cleanup>();
+  cleanup->key = container_key(container_id);
+  cleanup->document = cleanup_document(owner, container_id);
+  cleanup->done = done;
+  cleanup->call = std::make_shared<Cancellation>();
+  cleanup->until = seams_.now() + std::chrono::milliseconds(parameters_.cleanup_wait_ms);
+  cleanup->wait = seams_.first_wait;
+  cleanups_.run_later([this, cleanup] { cleanup_job(cleanup); }, std::chrono::milliseconds(0));
+}
+
+void VolumeIsolation::cleanup_job(const std::shared_ptr<Cleanup>& cleanup) {
+  const Reply reply =
+      ask("POST", "/v1/cleanup", cleanup->document, parameters_.cleanup_timeout_ms, cleanup->call);
+  if (reply.code == DVDI_OK) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      known_.erase(cleanup->key);
+    }
+    if (cleanup->done) cleanup->done({});
+    return;
+  }
+  if (cleanup->call->cancelled()) return;  // the agent ends
+  const std::chrono::milliseconds wait = cleanup->wait;
+  if (!cleanup->warned || wait == seams_.longest_wait) {
+    seams_.warn("the cleanup of container " + cleanup->key + " is tried again: " + explain(reply));
+  }
+  cleanup->warned = true;
+  if (cleanup->done && parameters_.cleanup_wait_ms > 0 && seams_.now() >= cleanup->until) {
+    seams_.warn("the cleanup of container " + cleanup->key +
+                " goes on without its caller, who has waited for as long as cleanup_wait says");
+    cleanup->done({});
+    cleanup->done = nullptr;
+  }
+  cleanup->wait = longer(wait);
+  cleanups_.run_later([this, cleanup] { cleanup_job(cleanup); }, wait);
+}
+
+}  // namespace dvdi_mesos

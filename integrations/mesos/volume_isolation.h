@@ -1,0 +1,112 @@
+// The calls of an isolator, on JSON: everything of the module that needs no header of Mesos.
+//
+// No call waits: each returns at once, and its Done is called exactly once, from a thread of a pool, or from
+// the caller's own before the call returns where dvdid is not needed. When the object goes, what runs is
+// cancelled and what waits is dropped without a Done.
+//
+// Which containers have external volumes it knows from prepare and, after a restart, from the list of live
+// containers and from dvdid's books. For all others dvdid is never asked.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "daemon.h"
+#include "parameters.h"
+#include "translation.h"
+#include "worker_pool.h"
+
+namespace dvdi_mesos {
+
+struct Outcome {
+  enum class Kind { done, failed, discarded };
+  Kind kind = Kind::done;
+  std::string text;              // of a failure: for a person
+  bool has_launch_info = false;  // of prepare
+  LaunchInfo launch_info;
+};
+
+using Done = std::function<void(const Outcome&)>;
+
+// One call; how its caller gives up.
+using Call = std::shared_ptr<Cancellation>;
+
+class VolumeIsolation {
+ public:
+  struct Seams {
+    std::function<void(const std::string&)> warn;  // to the agent's log
+    std::function<std::chrono::steady_clock::time_point()> now = [] {
+      return std::chrono::steady_clock::now();
+    };
+    std::chrono::milliseconds first_wait{500};  // before a call is repeated; doubles
+    std::chrono::milliseconds longest_wait{30 * 1000};
+  };
+
+  VolumeIsolation(Parameters parameters, AgentFlags flags, std::unique_ptr<Daemon> daemon, Seams seams);
+  ~VolumeIsolation();
+  VolumeIsolation(const VolumeIsolation&) = delete;
+  VolumeIsolation& operator=(const VolumeIsolation&) = delete;
+
+  // ContainerStates and ContainerIDs. Waits for a daemon that is away only if one of the containers has
+  // external volumes. Else it is done at once, and dvdid hears of it later: at the latest before the first
+  // prepare.
+  Call recover(const std::vector<std::string>& states, const std::vector<std::string>& orphans,
+               const Done& done);
+  Call prepare(const std::string& container_id, const std::string& container_config, const Done& done);
+  Call isolate(const std::string& container_id, std::int64_t pid, const Done& done);
+  // Never fails: a container whose cleanup fails has no end as far as its framework can tell. Repeated until
+  // dvdid has done it; after `cleanup_wait` it is done for the caller and goes on all the same.
+  void cleanup(const std::string& container_id, const Done& done);
+
+ private:
+  using Time = std::chrono::steady_clock::time_point;
+  struct Recovery;
+  struct Cleanup;
+  struct Preparing;
+
+  Reply ask(const char* method, const std::string& path, const std::string& body, std::int64_t timeout_ms,
+            const Call& call);
+  Reply ask_again_where_unknown(const std::string& path, const std::string& body, std::int64_t timeout_ms,
+                                const Call& call);
+  std::string explain(const Reply& reply) const;
+  std::chrono::milliseconds longer(std::chrono::milliseconds wait) const;
+  std::string owner_of(const std::string& sandbox);
+  bool knows(const std::string& key);
+
+  Reply recover_once(const Call& call);
+  void settle_recovery(const std::set<std::string>& books);
+  void recover_job(const std::shared_ptr<Recovery>& recovery);
+  void prepare_job(const Preparing& preparing);
+  void cleanup_later(const std::string& owner, const std::string& container_id, const Done& done);
+  void cleanup_job(const std::shared_ptr<Cleanup>& cleanup);
+
+  const Parameters parameters_;
+  const AgentFlags flags_;
+  const std::unique_ptr<Daemon> daemon_;
+  const Seams seams_;
+
+  std::mutex recovering_;  // one recovery at a time; taken before mutex_
+  std::mutex mutex_;       // of what follows, up to the pools; never held during a call
+  std::string owner_;
+  std::set<std::string> known_;  // keys of containers that dvdid may have
+  // What dvdid has not heard yet of the agent's restart.
+  bool recovery_owed_ = false;
+  std::vector<LiveContainer> live_;
+  std::vector<std::string> orphans_;
+  std::map<std::string, std::string> ended_;  // key -> id, of those that were cleaned up meanwhile
+  std::set<Call> running_;
+  bool stopping_ = false;
+
+  // Of their own, so that mounts that hang leave room for the end of other containers, and unmounts for
+  // starts.
+  WorkerPool recovers_, prepares_, isolates_, cleanups_;
+};
+
+}  // namespace dvdi_mesos
