@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "isolator/ownership.h"
 
 namespace dvdi {
@@ -48,7 +50,11 @@ Result<Subject> Admission::subject(const Context& context, const Policy& policy,
   Subject subject = subject_of(caller, key.owner, request);
   if (!subject.uid && policy.looks_at_users()) {
     const std::string& user = request.command().user().empty() ? subject.user : request.command().user();
-    DVDI_TRY(const auto owner, isolator::find_owner(context, parts_.helpers, user, request.rootfs()));
+    // An agent runs the task as the host's user of that name, whatever its image calls so.
+    const bool agents = std::ranges::find(request.forms(), v1::ContainerRequest::MESOS_CONTAINER_CONFIG) !=
+                        request.forms().end();
+    DVDI_TRY(const auto owner,
+             isolator::find_owner(context, parts_.helpers, user, agents ? std::string() : request.rootfs()));
     subject.uid = owner.uid;
   }
   return subject;

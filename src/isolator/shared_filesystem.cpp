@@ -114,7 +114,9 @@ Status Plan::look_at_folders() {
 
 Result<Owner> Plan::user() {
   if (!user_) {
-    DVDI_TRY(user_, find_owner(context_, helpers_, preparation_.request.command().user(), view_.rootfs));
+    // Another launcher (Mesos) looks the name up before it enters the root file system.
+    const std::string rootfs = preparation_.staged ? std::string() : view_.rootfs;
+    DVDI_TRY(user_, find_owner(context_, helpers_, preparation_.request.command().user(), rootfs));
   }
   return *user_;
 }

@@ -437,6 +437,18 @@ TEST_F(SharedFilesystemTest, ForAnotherLauncherTheSandboxIsNamedInTheRootfs) {
   EXPECT_TRUE(S_ISDIR(look(sandbox + "/d").st_mode));
 }
 
+TEST_F(SharedFilesystemTest, ForAnotherLauncherUsersAreTheHostsAlsoWithARootfs) {
+  if (::geteuid() != 0) GTEST_SKIP() << "only root can give folders away";
+  staged = true;
+  with_image();
+  std::filesystem::create_directories(image + "/etc");
+  std::ofstream(image + "/etc/passwd") << "daemon:x:4711:4711::/:/bin/sh\n";
+  request.mutable_command()->set_user("daemon");
+  filled("a", "data");
+  must_prepare();
+  EXPECT_EQ(look(sandbox + "/data").st_uid, 1U);  // Debian's daemon
+}
+
 TEST_F(SharedFilesystemTest, ForAnotherLauncherPathsThatLieInOneAnotherAreRefused) {
   staged = true;
   filled("a", "data/a");
