@@ -239,7 +239,7 @@ Result<Api::Prepared> Engine::prepare(const Context& context, const PrepareOptio
   DVDI_CHECK(ledger_->read(context, "read the mounts", [&](Reader& reader) -> Status {
     DVDI_TRY(const auto mounts, reader.mounts());
     for (const MountRow& row : mounts) {
-      if (!row.mount_point.empty() && row.identity) prepared.foreign_mount_points.push_back(row.mount_point);
+      if (!row.mount_point.empty() && row.identity) prepared.foreign_mount_points.push_back(row.mounted_at());
     }
     return {};
   }));
@@ -261,6 +261,11 @@ Result<volume::Recovered> Engine::recover(const Context& context, const volume::
                  .hint = "`dvdcli unmount` ends one; an agent's owner is its work directory"};
   }
   return chain_->recover(context, request);
+}
+
+Result<std::vector<volume::Adopted>> Engine::adopt(const Context& context, const std::string& from,
+                                                   const std::vector<volume::LeftBehind>& mounts) {
+  return volumes_->adopt(context, from, mounts);
 }
 
 Result<std::vector<isolator::Owed>> Engine::cleanup(const Context& context, const ContainerKey& key) {

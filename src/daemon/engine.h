@@ -45,6 +45,8 @@ class Engine final : public Api {
   // The containers that an agent has after its restart; what is in neither list is dropped with proof that it
   // is dead, and else kept.
   Result<volume::Recovered> recover(const Context& context, const volume::RecoverRequest& request);
+  Result<std::vector<volume::Adopted>> adopt(const Context& context, const std::string& from,
+                                             const std::vector<volume::LeftBehind>& mounts);
 
   Result<std::vector<ContainerView>> containers(const Context& context, bool ended) override;
   Result<ContainerView> container(const Context& context, const std::string& id) override;

@@ -23,6 +23,7 @@ namespace {
 constexpr std::string_view json_type = "application/json";
 // A Mesos ContainerConfig repeats its ContainerInfo three times, with the task's environment.
 constexpr std::size_t max_body_bytes = std::size_t{8} << 20U;
+constexpr std::size_t max_mount_id_bytes = 255;
 constexpr std::size_t most_events = 10'000;  // in one answer
 constexpr Duration longest_wait = std::chrono::minutes(1);
 // What is carried out to its end although the caller may have gone: longer than the longest driver call.
@@ -150,6 +151,7 @@ const std::vector<Routes::Route>& Routes::table() {
       {"GET", "/healthz", &Routes::healthz, std::nullopt},
       {"GET", "/metrics", &Routes::metrics, Action::read_metrics},
       {"POST", "/v1/recover", &Routes::recover, Action::recover},
+      {"POST", "/v1/adopt", &Routes::adopt, Action::recover},
       {"POST", "/v1/prepare", &Routes::prepare, Action::prepare},
       {"POST", "/v1/isolate", &Routes::isolate, Action::isolate},
       {"POST", "/v1/cleanup", &Routes::cleanup, Action::cleanup},
@@ -287,6 +289,42 @@ Status Routes::recover(Call& call) {
     out["state_in_work_dir"] = parts_.state_dir.starts_with(head.work_dir + "/");
   }
   return call.give(out);
+}
+
+Status Routes::adopt(Call& call) {
+  DVDI_TRY(const json::value body, call.body());
+  DVDI_CHECK(only_members(body, {"from", "mounts"}));
+  DVDI_CHECK(permit(call, Action::recover));
+  DVDI_TRY(const std::string from, text_member(body, "from"));
+  if (from.size() > spec::max_path_bytes) return wrong("from: too long");
+  const json::value* given = json::find(body, "mounts");
+  if (given == nullptr || !given->is_array()) return wrong("mounts: a list of mounts is needed");
+  std::vector<volume::LeftBehind> mounts;
+  spec::Problems problems;
+  for (const json::value& one : given->get_array()) {
+    const std::string place = fmt::format("mounts[{}]", mounts.size());
+    if (!one.is_object()) return wrong(place + ": must be an object");
+    DVDI_CHECK(only_members(one, {"driver", "name", "mount_point", "mount_id"}));
+    volume::LeftBehind mount;
+    DVDI_TRY(mount.volume.driver, text_member(one, "driver"));
+    DVDI_TRY(mount.volume.name, text_member(one, "name"));
+    DVDI_TRY(mount.mount_point, text_member(one, "mount_point"));
+    if (const json::value* id = json::find(one, "mount_id"); id != nullptr && !id->is_null()) {
+      if (!id->is_string() || id->get_string().size() > max_mount_id_bytes)
+        return wrong(fmt::format("{}.mount_id: a text of at most {} bytes", place, max_mount_id_bytes));
+      mount.mount_id = id->get_string();
+    }
+    spec::check_driver_name({.value = mount.volume.driver, .place = place + ".driver"}, problems);
+    spec::check_volume_name({.value = mount.volume.name, .place = place + ".name"}, problems);
+    spec::check_absolute_path({.value = mount.mount_point, .place = place + ".mount_point"},
+                              "the mount point", problems);
+    mounts.push_back(std::move(mount));
+  }
+  if (!problems.empty()) return problems.error("the mounts cannot be adopted");
+  const auto adopted = parts_.adopt(call.to_the_end(), from, mounts);
+  parts_.changed();
+  if (!adopted) return fail(adopted.error());
+  return call.give({{"mounts", wire::to_json(*adopted)}});
 }
 
 Status Routes::prepare(Call& call) {

@@ -21,8 +21,11 @@ class Routes {
  public:
   struct Parts {
     Api& api;  // outlives this
-    // The agents' call, which only a daemon answers.
+    // The agents' calls, which only a daemon answers.
     std::function<Result<volume::Recovered>(const Context&, const volume::RecoverRequest&)> recover;
+    std::function<Result<std::vector<volume::Adopted>>(const Context&, const std::string&,
+                                                       const std::vector<volume::LeftBehind>&)>
+        adopt;
     std::string version, state_dir;           // for /healthz
     std::function<AccessRules()> access;      // as the configuration has them now
     std::function<spec::AgentRules()> agent;  // the same
@@ -54,6 +57,7 @@ class Routes {
   Status healthz(Call& call);
   Status metrics(Call& call);
   Status recover(Call& call);
+  Status adopt(Call& call);
   Status prepare(Call& call);
   Status isolate(Call& call);
   Status cleanup(Call& call);

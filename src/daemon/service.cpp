@@ -67,6 +67,7 @@ Status Service::serve(UniqueFd listening) {
   routes_ = std::make_unique<Routes>(
       Routes::Parts{.api = *engine_,
                     .recover = std::bind_front(&Engine::recover, engine_.get()),
+                    .adopt = std::bind_front(&Engine::adopt, engine_.get()),
                     .version = parts_.version,
                     .state_dir = config_.state_dir,
                     .access = [this] { return access(); },

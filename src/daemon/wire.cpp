@@ -341,6 +341,20 @@ std::vector<isolator::Owed> owed_of(const json::value& value) {
   return owed;
 }
 
+json::array to_json(const std::vector<volume::Adopted>& adopted) {
+  json::array mounts;
+  for (const volume::Adopted& one : adopted) {
+    using What = volume::Adopted::What;
+    const char* result = one.what == What::found ? "found" : one.what == What::known ? "known" : "absent";
+    mounts.push_back(json::object{{"driver", one.volume.driver},
+                                  {"name", one.volume.name},
+                                  {"mount_point", one.mount_point},
+                                  {"result", result},
+                                  {"reason", one.reason}});
+  }
+  return mounts;
+}
+
 json::object to_json(const volume::Recovered& recovered) {
   json::array kept, missing;
   for (const auto& one : recovered.kept) kept.push_back(json::object{{"id", one.id}, {"reason", one.reason}});

@@ -33,6 +33,7 @@ volume::Release release_of(const json::value& value);
 json::object to_json(const volume::DriverStatus& status);
 volume::DriverStatus driver_status_of(const json::value& value);
 json::object to_json(const volume::Recovered& recovered);
+json::array to_json(const std::vector<volume::Adopted>& adopted);
 json::array to_json(const std::vector<isolator::Owed>& owed);
 std::vector<isolator::Owed> owed_of(const json::value& value);
 

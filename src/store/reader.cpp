@@ -98,7 +98,13 @@ MountRow read_mount(SQLite::Statement& statement) {
     row.mounted_since->boot = columns.boot();
   }
   row.note = columns.text();
-  if (!columns.is_null()) row.unanswered = columns.boot();
+  if (columns.is_null()) {
+    columns.skip();
+  } else {
+    row.unanswered = columns.boot();
+  }
+  row.folder = columns.text();
+  if (!columns.is_null()) row.driver_id = columns.text();
   return row;
 }
 
@@ -207,7 +213,7 @@ constexpr const char* container_sql = "SELECT " DVDI_CONTAINER_COLUMNS
 // Every query of mounts: what read_mount() reads, in its order.
 #define DVDI_MOUNT_COLUMNS                                                                             \
   "driver, volume, mount_id, state, pending, mount_point, identity, boot_id, since_wall, since_boot, " \
-  "mounted_wall, mounted_boot, note, unanswered_boot"
+  "mounted_wall, mounted_boot, note, unanswered_boot, folder, driver_id"
 constexpr const char* mounts_sql = "SELECT " DVDI_MOUNT_COLUMNS " FROM mounts";
 constexpr const char* unreferenced_mounts_sql =
     "SELECT " DVDI_MOUNT_COLUMNS

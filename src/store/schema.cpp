@@ -162,6 +162,10 @@ ALTER TABLE containers ADD COLUMN note TEXT NOT NULL DEFAULT '';
     R"sql(
 ALTER TABLE mounts ADD COLUMN unanswered_boot INTEGER;
 )sql",
+    R"sql(
+ALTER TABLE mounts ADD COLUMN folder TEXT NOT NULL DEFAULT '';
+ALTER TABLE mounts ADD COLUMN driver_id TEXT;
+)sql",
 };
 
 constexpr int application_id = 0x64766469;  // "dvdi"

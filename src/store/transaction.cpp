@@ -55,9 +55,8 @@ constexpr const char* put_container_sql =
 constexpr const char* erase_container_sql = "DELETE FROM containers WHERE owner = ? AND id = ?";
 constexpr const char* put_mount_sql =
     "INSERT OR REPLACE INTO mounts (driver, volume, mount_id, state, pending, mount_point, identity, "
-    "boot_id, "
-    "since_wall, since_boot, mounted_wall, mounted_boot, note, unanswered_boot) VALUES (?, ?, ?, ?, ?, ?, "
-    "?, ?, ?, ?, ?, ?, ?, ?)";
+    "boot_id, since_wall, since_boot, mounted_wall, mounted_boot, note, unanswered_boot, folder, driver_id) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 constexpr const char* erase_mount_sql = "DELETE FROM mounts WHERE driver = ? AND volume = ?";
 constexpr const char* put_reference_sql =
     "INSERT OR REPLACE INTO refs (owner, container, driver, volume, exclusive, uses, boot_id, since_wall, "
@@ -151,6 +150,12 @@ Status Transaction::put(const MountRow& row) {
     bind(row.note);
     if (row.unanswered) {
       bind(*row.unanswered);
+    } else {
+      bind.null();
+    }
+    bind(row.folder);
+    if (row.driver_id) {
+      bind(*row.driver_id);
     } else {
       bind.null();
     }

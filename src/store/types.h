@@ -84,7 +84,9 @@ struct MountRow {
   // the kernel's table, or the server behind it is gone. `found`: a mount that was there when the books were
   // rebuilt; also in `mounted` and `unmounting`, after somebody took it over.
   enum class Pending { none, mount, unmount, refused, lost, found } pending = Pending::none;
-  std::string mount_point;                 // as the driver gave it, once it did
+  std::string mount_point;  // as the driver gave it, once it did
+  // Below the volume's own mount, where the driver hands out a folder of it: mount_point ends with it.
+  std::string folder;
   std::optional<StoredIdentity> identity;  // absent for a plain directory
   Moment since;                            // of the last transition
   std::optional<Moment> mounted_since;
@@ -92,6 +94,14 @@ struct MountRow {
   // waits for it any more. The driver may still be at it.
   std::optional<BootTime> unanswered;
   std::string note;  // why it is `unknown`, one sentence, where a person should know
+  // The ID that the driver knows it by, where that is not mount_id: somebody else mounted it, perhaps without
+  // any ("").
+  std::optional<std::string> driver_id;
+
+  // Where the kernel's table has it.
+  std::string mounted_at() const {
+    return folder.empty() ? mount_point : mount_point.substr(0, mount_point.size() - folder.size() - 1);
+  }
 };
 
 struct ReferenceRow {

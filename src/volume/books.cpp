@@ -198,10 +198,10 @@ Status resume_debt(Transaction& transaction, const VolumeKey& volume, const std:
 Status note_foreign(Transaction& transaction, const MountRow& row, const std::string& evidence,
                     const std::string& trace_id) {
   DVDI_TRY(const auto known, transaction.foreign(row.volume));
-  if (known && known->mount_point == row.mount_point) return {};
+  if (known && known->mount_point == row.mounted_at()) return {};
   DVDI_CHECK(transaction.put(ForeignRow{.volume = row.volume,
                                         .since = transaction.now(),
-                                        .mount_point = row.mount_point,
+                                        .mount_point = row.mounted_at(),
                                         .evidence = evidence}));
   Event event = volume_event("dvdi.foreign.found", row.volume, trace_id);
   event.mount_point = row.mount_point;

@@ -32,6 +32,15 @@ Error violation(const VolumeKey& volume, std::string message) {
                .outcome = Outcome::unknown};
 }
 
+std::optional<Claim> folder_of_own_mount(const MountTable& table, const VolumeKey& volume,
+                                         const std::string& path) {
+  const std::string own = path.substr(0, path.rfind('/'));
+  if (!own.ends_with("/" + volume.name)) return std::nullopt;
+  const MountEntry* entry = table.containing(path);
+  if (entry == nullptr || entry->mount_point != own) return std::nullopt;
+  return Claim{.mount_point = path, .folder = path.substr(own.size() + 1), .identity = identity_of(*entry)};
+}
+
 }  // namespace
 
 StoredIdentity identity_of(const MountEntry& entry) {
@@ -56,7 +65,7 @@ Result<Claim> verify_claim(const Context& context, HelperPool& helpers, const Vo
   }
   DVDI_TRY(const MountTable table, MountTable::read());
   if (const MountEntry* entry = table.at(path)) {
-    return Claim{.mount_point = entry->mount_point, .identity = identity_of(*entry)};
+    return Claim{.mount_point = entry->mount_point, .folder = {}, .identity = identity_of(*entry)};
   }
   // Perhaps behind symbolic links: looking at them may block on a file system, so a helper does.
   auto real = helpers.run(context, "look at the mount point", real_path, path, volume.text());
@@ -69,9 +78,10 @@ Result<Claim> verify_claim(const Context& context, HelperPool& helpers, const Vo
   }
   if (*real == "/") return violation(volume, "the driver gave the root directory as the mount point");
   if (const MountEntry* entry = table.at(*real)) {
-    return Claim{.mount_point = entry->mount_point, .identity = identity_of(*entry)};
+    return Claim{.mount_point = entry->mount_point, .folder = {}, .identity = identity_of(*entry)};
   }
-  if (plain_directory) return Claim{.mount_point = *real, .identity = std::nullopt};
+  if (auto claim = folder_of_own_mount(table, volume, *real)) return *std::move(claim);
+  if (plain_directory) return Claim{.mount_point = *real, .folder = {}, .identity = std::nullopt};
   return violation(
       volume, fmt::format("the driver said that it mounted the volume at {}, but nothing is mounted there",
                           printable(path)));
@@ -79,8 +89,9 @@ Result<Claim> verify_claim(const Context& context, HelperPool& helpers, const Vo
 
 bool shows(const MountTable& table, const MountRow& row) {
   if (row.mount_point.empty()) return false;
-  const MountEntry* entry = table.at(row.mount_point);
-  return entry != nullptr && (!row.identity || identity_of(*entry) == *row.identity);
+  if (!row.identity) return table.at(row.mount_point) != nullptr;
+  const MountEntry* entry = table.containing(row.mount_point);
+  return entry != nullptr && identity_of(*entry) == *row.identity;
 }
 
 }  // namespace dvdi::volume

@@ -11,15 +11,19 @@ StoredIdentity identity_of(const MountEntry& entry);
 // A mount point as it was verified.
 struct Claim {
   std::string mount_point;  // without symbolic links
+  std::string folder;       // MountRow::folder
   std::optional<StoredIdentity> identity;
 };
 
-// driver_violation unless `path` is absolute, not `/`, exists, and is a mount of its own (or a directory,
-// where `plain_directory` says that this driver hands out such).
+// driver_violation unless `path` is absolute, not `/`, exists, and is a mount of its own, or a folder of the
+// volume's own mount (or a directory, where `plain_directory` says that this driver hands out such). REX-Ray
+// hands out such folders: VOLUMES/NAME/data of the mount VOLUMES/NAME. That mount is told from the host's own
+// by its name: the last folder but one in `path` is called like the volume, and is where it is mounted.
 Result<Claim> verify_claim(const Context& context, HelperPool& helpers, const VolumeKey& volume,
                            const std::string& path, bool plain_directory);
 
-// Does the table show the mount of this row? Without a recorded identity: any mount at its mount point.
+// Does the table show the mount of this row, and nothing over its mount point? Without a recorded identity:
+// any mount there.
 bool shows(const MountTable& table, const MountRow& row);
 
 }  // namespace dvdi::volume

@@ -199,7 +199,7 @@ Result<driver::VolumeInfo> FakeDriver::get(const Context& context, const std::st
         const auto found = volumes_.find(volume);
         if (found == volumes_.end()) return no(Operation::get, volume, "no such volume");
         return driver::VolumeInfo{.name = volume,
-                                  .mount_point = found->second.empty() ? "" : mount_point(volume)};
+                                  .mount_point = found->second.empty() ? "" : handed_out(volume)};
       });
 }
 
@@ -217,7 +217,7 @@ Result<std::string> FakeDriver::path(const Context& context, const std::string& 
   return call<std::string>(context, Operation::path, volume, [this, volume]() -> Result<std::string> {
     if (const auto lie = path_lies_.find(volume); lie != path_lies_.end()) return lie->second;
     const auto found = volumes_.find(volume);
-    return found == volumes_.end() || found->second.empty() ? "" : mount_point(volume);
+    return found == volumes_.end() || found->second.empty() ? "" : handed_out(volume);
   });
 }
 
@@ -243,10 +243,12 @@ Result<std::string> FakeDriver::mount(const Context& context, const std::string&
             }
             ++kernel_mounts_;
           }
+          if (::mkdir(handed_out(volume).c_str(), 0755) != 0 && errno != EEXIST)
+            return os_error("mkdir", errno);
         }
         if (manner.counts_calls || !users.contains(mount_id)) users.insert(mount_id);
         const auto lie = lies_.find(volume);
-        return lie == lies_.end() ? at : lie->second;
+        return lie == lies_.end() ? handed_out(volume) : lie->second;
       });
 }
 

@@ -71,6 +71,7 @@ class FakeDriver final : public driver::Driver {
     bool counts_calls = false;          // every Mount needs an Unmount, whatever the id
     bool plain_directories = false;
     bool unmounting_nothing_succeeds = false;
+    std::string folder = {};  // of each mount: Mount and Path answer with that, as REX-Ray does
     // Mounts the volume there instead of a tmpfs.
     std::function<bool(const std::string& volume, const std::string& at)> mounts = {};
   };
@@ -102,6 +103,10 @@ class FakeDriver final : public driver::Driver {
   // The ids that hold the volume, in the driver's own books.
   std::multiset<std::string> users(const std::string& volume) const;
   std::string mount_point(const std::string& volume) const { return folder_ + "/" + volume; }
+  // What Mount answers.
+  std::string handed_out(const std::string& volume) const {
+    return mount_point(volume) + (manner.folder.empty() ? "" : "/" + manner.folder);
+  }
   unsigned most_at_once() const;
   unsigned kernel_mounts() const { return kernel_mounts_; }
   unsigned kernel_unmounts() const { return kernel_unmounts_; }

@@ -29,7 +29,7 @@ v1::MountIdentity expected_of(const MountRow& row) {
   identity.set_root(row.identity->root);
   identity.set_source(row.identity->source);
   identity.set_fs_type(row.identity->fs_type);
-  identity.set_mount_point(row.mount_point);
+  identity.set_mount_point(row.mounted_at());
   return identity;
 }
 
@@ -81,6 +81,7 @@ Result<Claim> Work::verify(const std::string& path, bool plain_directory) {
   DVDI_TRY(Claim claim, verify_claim(context_, parts_.helpers, volume_, path, plain_directory));
   MountRow row;
   row.mount_point = claim.mount_point;
+  row.folder = claim.folder;
   row.identity = claim.identity;
   DVDI_TRY(const ServerLook server, look(row));
   if (server.state == ServerState::answers) return claim;
@@ -115,7 +116,7 @@ ServerLook Work::take_away_if_gone(const MountRow& row) {
   });
   if (!read) return {.state = ServerState::failing, .text = read.error().text()};
   // It was there before our first Mount: it is not ours to take away.
-  if (foreign && foreign->mount_point == row.mount_point) return {};
+  if (foreign && foreign->mount_point == row.mounted_at()) return {};
   const std::string what = "detach " + volume_.text();
   failpoint("volume.detach.before", what);
   auto look = detach_if_gone(bounded, parts_.helpers, expected_of(row), volume_.text());

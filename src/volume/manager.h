@@ -145,6 +145,26 @@ struct Rebuilt {
   std::vector<std::string> unanswered;  // drivers that have not listed their volumes yet, each with its error
 };
 
+// A mount that somebody before dvdi made on this node and left, as his own books have it.
+struct LeftBehind {
+  VolumeKey volume;
+  std::string mount_point;
+  std::string mount_id;  // the ID that he gave to Mount; "": none
+};
+
+// What was made of it.
+struct Adopted {
+  enum class What {
+    found,   // it is there, and written down as `unknown`, pending `found`
+    known,   // the books have a mount of the volume already: nothing changed
+    absent,  // nothing is mounted there: nothing changed
+  };
+  VolumeKey volume;
+  std::string mount_point;
+  What what;
+  std::string reason;  // why it is not `found`
+};
+
 // What becomes of a volume that is released by hand, or would become of it.
 struct Release {
   std::vector<std::string> steps;  // one sentence each, in order
@@ -275,6 +295,10 @@ class Manager final : public Holdings {
   // volumes and writes down those that are mounted. Calls drivers only to ask, at the same time, each until
   // the context ends. To be repeated until it is finished: a driver may come up later.
   Result<Rebuilt> rebuild(const Context& context);
+  // Mounts of a predecessor, which `from` names, for containers that recover will name, or for nobody. In the
+  // order of `mounts`. No driver is called. To be repeated after an error: what is known by then stays.
+  Result<std::vector<Adopted>> adopt(const Context& context, const std::string& from,
+                                     const std::vector<LeftBehind>& mounts);
   // Containers of `owner` whose processes are gone: the engine that worked on them, and the task's init if
   // there is one.
   Result<std::vector<ContainerKey>> dead_containers(const Context& context, const std::string& owner);

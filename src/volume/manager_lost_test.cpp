@@ -3,6 +3,7 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <thread>
 
 #include "linux/fuse_test_server.h"
@@ -227,6 +228,64 @@ TEST_F(ManagerLost, WithoutAServerThereIsNothingToProbe) {
   EXPECT_FALSE(probe().anything);
   ASSERT_TRUE(acquire("c1", {want("a")}));
   EXPECT_FALSE(probe().anything);
+}
+
+// A driver that hands out a folder of the volume's own mount, as REX-Ray does.
+class ManagerFolder : public ManagerLost {
+ protected:
+  void SetUp() override {
+    ManagerLost::SetUp();
+    fake->manner.folder = "data";
+  }
+  // The answer to a Mount of `name` that the driver claims to have mounted there.
+  Result<std::vector<Mounted>> claim(const std::string& name, const std::string& path) {
+    std::filesystem::create_directories(path);
+    fake->lie(name, path);
+    auto got = acquire("claims-" + name, {want(name)});
+    fake->behave();
+    return got;
+  }
+};
+
+TEST_F(ManagerFolder, IsSharedAndUnmountedAfterTheLast) {
+  const auto first = acquire("c1", {want("a")});
+  ASSERT_TRUE(first) << first.error().text();
+  EXPECT_EQ(first->front().mount_point, fake->mount_point("a") + "/data");
+  EXPECT_EQ(row("a")->mounted_at(), fake->mount_point("a"));
+  EXPECT_TRUE(acquire("c2", {want("a")}));
+  EXPECT_TRUE(note_vanished({}));
+  restart();
+  EXPECT_TRUE(acquire("c3", {want("a")}));
+  EXPECT_EQ(fake->calls(Operation::mount), 1U);
+  for (const char* id : {"c1", "c2", "c3"}) EXPECT_TRUE(release(id));
+  expect_nothing_left();
+}
+
+TEST_F(ManagerFolder, IsLostWithItsMountAndWhereSomethingLiesOverIt) {
+  ASSERT_TRUE(acquire("c1", {want("a"), want("b")}));
+  unmount_by_hand("a");
+  const std::string over = fake->handed_out("b");
+  ASSERT_EQ(::mount("over", over.c_str(), "tmpfs", 0, nullptr), 0);
+  EXPECT_TRUE(note_vanished({"a", "b"}));
+  ASSERT_EQ(::umount2(over.c_str(), MNT_DETACH), 0);
+  EXPECT_TRUE(note_vanished({}));
+  EXPECT_EQ(state_of("b"), "mounted") << "found again";
+  EXPECT_TRUE(acquire("c2", {want("a")}));
+  EXPECT_TRUE(release("c1"));
+  EXPECT_TRUE(release("c2"));
+  EXPECT_FALSE(mounted_in_kernel("b"));
+}
+
+TEST_F(ManagerFolder, OfTheHostIsRefused) {
+  EXPECT_FALSE(claim("a", folder + "/volumes/a/data")) << "nothing is mounted there";
+  const std::string own = folder + "/volumes/b";
+  std::filesystem::create_directories(own);
+  ASSERT_EQ(::mount("own", own.c_str(), "tmpfs", 0, nullptr), 0);
+  EXPECT_FALSE(claim("b", own + "/deeper/data")) << "whose folder that is, the name does not tell";
+  EXPECT_FALSE(claim("c", own + "/data")) << "it is another's";
+  EXPECT_TRUE(claim("b", own + "/data"));
+  EXPECT_TRUE(release("claims-b"));
+  ASSERT_EQ(::umount2(own.c_str(), MNT_DETACH), 0);
 }
 
 TEST_F(ManagerServed, AServerThatLivesIsProbedAndItsMountSharedWithoutADriverCall) {

@@ -13,6 +13,7 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing::Not;
 using testing::SizeIs;
 using testing::UnorderedElementsAre;
 
@@ -112,6 +113,92 @@ TEST_F(ManagerRebuild, AFoundMountThatGoesIsForgotten) {
   ASSERT_EQ(::umount2(fake->mount_point("a").c_str(), 0), 0);
   static_cast<void>(manager->settle(context()));
   EXPECT_FALSE(row("a"));
+}
+
+// The books of somebody before dvdi.
+class ManagerAdopt : public ManagerRebuild {
+ protected:
+  using What = Adopted::What;
+
+  // As somebody else mounts it: the ledger does not know.
+  std::string mount_elsewhere(const std::string& name) {
+    EXPECT_TRUE(fake->create(Context(), name, {}));
+    const auto point = fake->mount(Context(), name, "");  // as dvdcli: without an id
+    EXPECT_TRUE(point) << point.error().text();
+    return point.value_or("");
+  }
+  std::vector<Adopted> adopt(const std::vector<LeftBehind>& mounts) {
+    const auto adopted = manager->adopt(context(), "/old/mounts.pb", mounts);
+    EXPECT_TRUE(adopted) << adopted.error().text();
+    return adopted.value_or(std::vector<Adopted>());
+  }
+};
+
+TEST_F(ManagerAdopt, WhatIsMountedIsWrittenDownAndTheRestIsLeft) {
+  const std::string point = mount_elsewhere("a");
+  ASSERT_TRUE(acquire("c", {want("b")}));
+  const auto log = fake->log();
+  const auto adopted = adopt({{volume("a"), point, ""},
+                              {volume("b"), fake->mount_point("b"), ""},
+                              {volume("c"), folder + "/nothing", ""}});
+  ASSERT_THAT(adopted, SizeIs(3));
+  EXPECT_EQ(adopted[0].what, What::found);
+  EXPECT_EQ(adopted[0].reason, "");
+  EXPECT_EQ(adopted[1].what, What::known);
+  EXPECT_EQ(adopted[2].what, What::absent);
+  EXPECT_THAT(adopted[2].reason, Not(IsEmpty()));
+  EXPECT_EQ(fake->log(), log) << "a driver was called";
+  EXPECT_EQ(row("a")->state, MountState::unknown);
+  EXPECT_EQ(row("a")->pending, MountRow::Pending::found);
+  EXPECT_THAT(row("a")->note, HasSubstr("/old/mounts.pb"));
+  EXPECT_EQ(row("b")->state, MountState::mounted);
+  EXPECT_FALSE(row("c"));
+  settle_all();
+  EXPECT_TRUE(mounted_in_kernel("a")) << "nobody proved that it has no user";
+  EXPECT_EQ(adopt({{volume("a"), point, ""}})[0].what, What::known);
+  expect_consistent();
+}
+
+TEST_F(ManagerAdopt, TheRootDirectoryIsNobodysVolume) {
+  for (const char* path : {"/", "//", "/proc/.."}) {
+    EXPECT_EQ(adopt({{volume("a"), path, ""}})[0].what, What::absent) << path;
+    EXPECT_FALSE(row("a"));
+  }
+}
+
+TEST_F(ManagerAdopt, ALiveContainerTakesItOverAndItsEndUnmountsIt) {
+  const std::string point = mount_elsewhere("a");
+  adopt({{volume("a"), point, ""}});
+  const unsigned mounts = fake->calls(Operation::mount);
+  const RecoverRequest request{.owner = "run", .live = {{.id = "c", .volumes = {want("a")}}}, .orphans = {}};
+  const auto recovered = manager->recover(context(), request, true);
+  ASSERT_TRUE(recovered) << recovered.error().text();
+  EXPECT_THAT(recovered->missing, IsEmpty());
+  EXPECT_EQ(row("a")->state, MountState::mounted);
+  EXPECT_THAT(references_to("a"), ElementsAre("c"));
+  ASSERT_TRUE(release("c"));
+  EXPECT_FALSE(mounted_in_kernel("a"));
+  EXPECT_EQ(fake->calls(Operation::mount), mounts);
+  expect_nothing_left();
+}
+
+TEST_F(ManagerAdopt, AFolderOfAMountToo) {
+  fake->manner.folder = "data";
+  const std::string point = mount_elsewhere("a");
+  EXPECT_EQ(adopt({{volume("a"), point, ""}})[0].what, What::found);
+  EXPECT_EQ(row("a")->mounted_at(), fake->mount_point("a"));
+  ASSERT_TRUE(acquire("c", {want("a")}));
+  ASSERT_TRUE(release("c"));
+  expect_nothing_left();
+}
+
+TEST_F(ManagerAdopt, ANewContainerTakesItOver) {
+  const std::string point = mount_elsewhere("a");
+  adopt({{volume("a"), point, ""}});
+  const unsigned mounts = fake->calls(Operation::mount);
+  ASSERT_TRUE(acquire("c", {want("a")}));
+  EXPECT_EQ(row("a")->mount_point, point);
+  EXPECT_EQ(fake->calls(Operation::mount), mounts);
 }
 
 }  // namespace

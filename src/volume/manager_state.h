@@ -53,7 +53,8 @@ struct Manager::State {
   Status let_go(Transaction& transaction, const VolumeKey& volume, const std::string& keep_mounted,
                 const std::string& trace_id, std::vector<TakeDown>& to_take_down,
                 std::vector<Owed>& owed) const;
-  Result<bool> note_found(const Context& context, const VolumeKey& volume, const Claim& claim);
+  Result<bool> note_found(const Context& context, const VolumeKey& volume, const Claim& claim,
+                          const std::string& note, std::optional<std::string> driver_id);
   Result<std::vector<Owed>> release(const Context& context, const ContainerKey& key,
                                     const std::string& keep_mounted,
                                     const std::optional<std::string>& failed_with, const std::string& reason);

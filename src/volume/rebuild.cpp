@@ -1,4 +1,5 @@
 // Manager::rebuild: what is mounted on this node, after the ledger that knew it was lost.
+// Manager::adopt: the same, of what a predecessor mounted and wrote down.
 
 #include <fmt/format.h>
 
@@ -6,6 +7,7 @@
 #include <map>
 
 #include "base/sync.h"
+#include "base/text.h"
 #include "linux/mount_index.h"
 #include "store/rebuilt.h"
 #include "volume/books.h"
@@ -69,10 +71,21 @@ Answer ask(Manager::Parts& parts, Calls& calls, const Context& context, const st
   return answer;
 }
 
+// What is mounted there, also behind a symbolic link, or with a folder of it.
+Result<Claim> claim_at(const Context& context, HelperPool& helpers, const MountIndex& index,
+                       const VolumeKey& volume, const std::string& path) {
+  const MountEntry* entry = index.at(path);
+  if (entry != nullptr && entry->mount_point != "/") {
+    return Claim{.mount_point = entry->mount_point, .folder = {}, .identity = identity_of(*entry)};
+  }
+  return verify_claim(context, helpers, volume, path, false);
+}
+
 }  // namespace
 
 // Where nothing is known of a volume and something is mounted there: a row. Whether it was.
-Result<bool> Manager::State::note_found(const Context& context, const VolumeKey& volume, const Claim& claim) {
+Result<bool> Manager::State::note_found(const Context& context, const VolumeKey& volume, const Claim& claim,
+                                        const std::string& note, std::optional<std::string> driver_id) {
   DVDI_TRY(const auto lock, parts.volume_locks.try_acquire(lock_name(volume)));
   if (!lock) return false;  // whoever is at work on it makes its row
   bool noted = false;
@@ -83,8 +96,10 @@ Result<bool> Manager::State::note_found(const Context& context, const VolumeKey&
     MountRow row = new_mount(volume);
     row.pending = MountRow::Pending::found;
     row.mount_point = claim.mount_point;
+    row.folder = claim.folder;
+    row.driver_id = driver_id;
     row.identity = claim.identity;
-    row.note = "it was mounted when the books were rebuilt; for whom, is not known";
+    row.note = note;
     DVDI_CHECK(transition(transaction, row, MountState::unknown,
                           {.reason = row.note, .trace_id = context.trace_id()}));
     DVDI_TRY(const bool referenced, transaction.is_referenced(volume));
@@ -128,14 +143,11 @@ Result<Rebuilt> Manager::rebuild(const Context& context) {
   for (const Answer& answer : answers) {
     for (const Place& place : answer.places) {
       const VolumeKey volume{answer.driver, place.volume};
-      std::optional<Claim> claim;
-      if (const MountEntry* entry = index.at(place.path)) {
-        claim = Claim{.mount_point = entry->mount_point, .identity = identity_of(*entry)};
-      } else if (auto verified = verify_claim(context, state.parts.helpers, volume, place.path, false)) {
-        claim = *std::move(verified);  // behind a symbolic link
-      }
+      const auto claim = claim_at(context, state.parts.helpers, index, volume, place.path);
       if (!claim) continue;
-      DVDI_TRY(const bool noted, state.note_found(recording, volume, *claim));
+      DVDI_TRY(const bool noted,
+               state.note_found(recording, volume, *claim,
+                                "it was mounted when the books were rebuilt; for whom, is not known", {}));
       if (noted) rebuilt.found.push_back(volume);
     }
     if (answer.error.empty()) {
@@ -155,6 +167,31 @@ Result<Rebuilt> Manager::rebuild(const Context& context) {
         return dvdi::put(transaction, *now);
       }));
   return rebuilt;
+}
+
+Result<std::vector<Adopted>> Manager::adopt(const Context& context, const std::string& from,
+                                            const std::vector<LeftBehind>& mounts) {
+  State& state = *state_;
+  DVDI_TRY(const MountTable table, MountTable::read());
+  const MountIndex index(table);
+  const std::string note = fmt::format("it was mounted before dvdi: {} has it", printable(from));
+  std::vector<Adopted> adopted;
+  for (const LeftBehind& one : mounts) {
+    DVDI_CHECK(context.check("adopt mounts"));
+    Adopted& made = adopted.emplace_back(Adopted{
+        .volume = one.volume, .mount_point = one.mount_point, .what = Adopted::What::absent, .reason = {}});
+    const auto claim = claim_at(context, state.parts.helpers, index, one.volume, one.mount_point);
+    if (!claim) {
+      made.reason = claim.error().message;
+      continue;
+    }
+    made.mount_point = claim->mount_point;
+    DVDI_TRY(const bool noted,
+             state.note_found(context.detached(time_to_record), one.volume, *claim, note, one.mount_id));
+    made.what = noted ? Adopted::What::found : Adopted::What::known;
+    if (!noted) made.reason = "dvdi has a mount of the volume, or is at work on one";
+  }
+  return adopted;
 }
 
 }  // namespace dvdi::volume

@@ -187,7 +187,7 @@ Result<std::string> Recovery::adopt(Transaction& transaction, const VolumeKey& v
   using Pending = MountRow::Pending;
   DVDI_TRY(auto row, transaction.mount(volume));
   if (!row) return std::string("no mount of it is known");
-  const MountEntry* entry = row->mount_point.empty() ? nullptr : index.at(row->mount_point);
+  const MountEntry* entry = row->mount_point.empty() ? nullptr : index.at(row->mounted_at());
   const bool whole = row->identity ? entry != nullptr && identity_of(*entry) == *row->identity
                                    : row->pending != Pending::found;
   if (row->state == MountState::mounted) {
@@ -324,7 +324,7 @@ Status Recovery::look_into_namespaces() {
         trees.push_back({.major = row->identity->major,
                          .minor = row->identity->minor,
                          .root = row->identity->root,
-                         .mount_point = row->mount_point});
+                         .mount_point = row->mounted_at()});
       }
     }
     return {};

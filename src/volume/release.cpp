@@ -65,7 +65,7 @@ std::string_view why_unknown(Pending pending) {
     case Pending::lost:
       return "it is lost: it vanished, or the server behind it is gone";
     case Pending::found:
-      return "it was found mounted when the books were rebuilt";
+      return "it was found mounted, for whom is not known";
     case Pending::none:
       break;
   }
@@ -108,7 +108,7 @@ std::vector<std::string> plan(const Context& context, const VolumeKey& volume, c
     const auto table = MountTable::read();
     if (table && !shows(*table, row)) {
       steps.emplace_back("the kernel's mount table does not show it");
-    } else if (std::string busy = in_use_by(context, row.mount_point); !busy.empty()) {
+    } else if (std::string busy = in_use_by(context, row.mounted_at()); !busy.empty()) {
       steps.push_back(busy);
     }
   }

@@ -119,7 +119,7 @@ TEST_F(ReleaseTest, AMountThatWasFoundIsTakenAway) {
                                     .since = transaction.now(),
                                     .note = "found at the start"});
   });
-  EXPECT_THAT(by_hand("a", true).steps, Contains(HasSubstr("found mounted when the books were rebuilt")));
+  EXPECT_THAT(by_hand("a", true).steps, Contains(HasSubstr("found mounted, for whom is not known")));
   EXPECT_TRUE(by_hand("a").done);
   EXPECT_FALSE(mounted_in_kernel("a"));
   EXPECT_FALSE(row("a"));

@@ -40,7 +40,7 @@ Status Work::unmount_unprobed(const MountRow& row) {
   Result<KeyedLocks::Held> unprobed =
       parts_.volume_locks.acquire(context_.with_timeout(long_enough), probe_lock_name(volume_),
                                   fmt::format("wait for the probe of volume {}", volume_.text()));
-  return calls_.unmount(context_, volume_, row.mount_id);
+  return calls_.unmount(context_, volume_, row.driver_id.value_or(row.mount_id));
 }
 
 Result<std::optional<std::string>> Work::unmount(MountRow row,
@@ -62,6 +62,7 @@ Result<std::optional<std::string>> Work::unmount(MountRow row,
     if (path) {
       if (const auto claim = verify_claim(context_, parts_.helpers, volume_, *path, false)) {
         row.mount_point = claim->mount_point;
+        row.folder = claim->folder;
         row.identity = claim->identity;
       }
     }
@@ -132,7 +133,7 @@ Result<std::optional<std::string>> Work::unmount(MountRow row,
       if (there) {
         // A driver that says busy seldom says who; one that does gives a hint.
         if (Error refusal = answer.error(); refusal.hint.empty()) {
-          refusal.hint = in_use_by(context_, row.mount_point);
+          refusal.hint = in_use_by(context_, row.mounted_at());
           why.error = refusal.text();
         }
         if (planted_bug == 2) return gone({});
@@ -178,10 +179,10 @@ Result<std::string> Work::settle_found(MountRow row) {
   DVDI_TRY(const MountTable table, MountTable::read());
   if (!row.identity || shows(table, row)) return std::string();
   DVDI_CHECK(move(row, MountState::absent, cause("the mount that was found is gone")));
-  return fmt::format("{}: the mount that was found when the books were rebuilt is gone", volume_.text());
+  return fmt::format("{}: the mount that was found is gone", volume_.text());
 }
 
-// A mount from before the books were rebuilt may have users that the books do not know: it is unmounted only
+// A mount from before these books may have users that the books do not know: it is unmounted only
 // with proof that it has none.
 Result<std::optional<std::string>> Work::keep_if_held(MountRow row,
                                                       const std::function<Status(Transaction&)>& with) {
@@ -189,10 +190,10 @@ Result<std::optional<std::string>> Work::keep_if_held(MountRow row,
   const MountedTree tree{.major = row.identity->major,
                          .minor = row.identity->minor,
                          .root = row.identity->root,
-                         .mount_point = row.mount_point};
+                         .mount_point = row.mounted_at()};
   const auto holders = find_mount_holders(context_.detached(std::chrono::seconds(30)), {tree});
   if (holders && holders->front().pid == 0) return std::optional<std::string>();
-  std::string why = "not unmounted, as it may be in use since before the books were rebuilt: " +
+  std::string why = "not unmounted, as it may be in use since before dvdi knew of it: " +
                     (holders ? holders->front().text() : holders.error().text());
   row.pending = Pending::found;
   row.note = why;

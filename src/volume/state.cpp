@@ -81,7 +81,7 @@ Status transition(Transaction& transaction, MountRow& row, MountState to, const 
       (to == unknown && pending != MountRow::Pending::lost && pending != MountRow::Pending::found)) {
     row.note.clear();
   }
-  // A mount from before the books were rebuilt stays one, whoever takes it over: it may have users that the
+  // A mount from before these books stays one, whoever takes it over: it may have users that the
   // books do not know.
   const bool found = pending == MountRow::Pending::found && (to == mounted || to == unmounting);
   if (to != unknown && !found) row.pending = MountRow::Pending::none;

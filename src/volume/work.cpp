@@ -159,7 +159,7 @@ Result<Mounted> Work::mount_first(MountRow row, const Request& request,
   }
   std::string foreign;
   if (claim->identity) {
-    const MountEntry* entry = before->at(claim->mount_point);
+    const MountEntry* entry = before->containing(claim->mount_point);
     if (entry != nullptr && identity_of(*entry) == *claim->identity)
       foreign = "it was mounted before our first Mount";
   }
@@ -173,6 +173,7 @@ Result<Mounted> Work::record_mounted(MountRow row, const Claim& claim, const Req
                                      const Cause& why, const std::string& foreign,
                                      const std::function<Status(Transaction&)>& with) {
   row.mount_point = claim.mount_point;
+  row.folder = claim.folder;
   row.identity = claim.identity;
   DVDI_CHECK(parts_.ledger.write(
       context_.detached(time_to_record), fmt::format("record that {} is mounted", volume_.text()),
@@ -208,12 +209,15 @@ std::optional<Claim> Work::find_mount(const MountRow& row) {
 // The row's own mount, if the table shows it and whoever serves it answers.
 std::optional<Claim> Work::whole(const MountRow& row) {
   // A plain directory: only the driver knows, and it answered that it did nothing.
-  if (!row.mount_point.empty() && !row.identity) return Claim{.mount_point = row.mount_point, .identity = {}};
+  if (!row.mount_point.empty() && !row.identity)
+    return Claim{.mount_point = row.mount_point, .folder = {}, .identity = {}};
   const auto table = MountTable::read();
   if (!table || !shows(*table, row)) return std::nullopt;
   const auto server = look(row);
   if (!server || server->state != ServerState::answers) return std::nullopt;
-  return Claim{.mount_point = row.mount_point, .identity = identity_of(*table->at(row.mount_point))};
+  return Claim{.mount_point = row.mount_point,
+               .folder = row.folder,
+               .identity = identity_of(*table->containing(row.mount_point))};
 }
 
 Result<Mounted> Work::settle_for_use(MountRow row, const Request& request,
@@ -235,8 +239,7 @@ Result<Mounted> Work::settle_for_use(MountRow row, const Request& request,
   }
   if (row.pending == MountRow::Pending::found) {
     if (const auto claim = whole(row)) {
-      return record_mounted(row, *claim, request, cause("taken over: found when the books were rebuilt"), {},
-                            with);
+      return record_mounted(row, *claim, request, cause("taken over: it was found mounted"), {}, with);
     }
     const auto table = MountTable::read();
     if (table && !shows(*table, row)) {

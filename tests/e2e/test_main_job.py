@@ -469,6 +469,25 @@ class TestVolumesOfAContainer:
         dvdi.check_released()
 
 
+    def test_a_folder_of_the_drivers_mount(self, dvdi):
+        """As REX-Ray does it: VOLUMES/NAME is mounted, and Mount answers VOLUMES/NAME/data."""
+        plugin = dvdi.faulty("rexray", "--folder", "data")
+        at = f"{plugin.mount_folder}/v"
+        task = dvdi.start("run", "--volume", "rexray/v:data",
+                          *shell(f"echo ready; read go; echo kept > data/f && cat data/f && ls {at}"))
+        assert task.stdout.readline() == "ready\n"
+        assert dvdi.kernel_mounts() == [at]
+        [listed] = dvdi.json("volume", "ls", "--known")["volumes"]
+        assert (listed["state"], listed["mount_point"]) == ("mounted", f"{at}/data")
+        out, _ = task.communicate("go\n", timeout=30)
+        assert (task.returncode, out) == (0, "kept\n"), "a task sees a mount only where it asked for it"
+        assert not dvdi.kernel_mounts()
+        # Where nothing is mounted the same folder is the host's own.
+        plugin.rule("Mount", "lie", times=1)
+        done = dvdi.run("run", "--volume", "rexray/v:data", "--", "true", code=125)
+        assert "nothing is mounted there" in done.stderr
+        assert (pathlib.Path(at) / "data").is_dir()
+
     def test_container_id_that_is_taken(self, dvdi):
         first = dvdi.start("run", "--id", "box", "--volume", "local/a:data", *shell("echo ready; read x"))
         assert first.stdout.readline() == "ready\n"
@@ -688,3 +707,4 @@ class TestDoctor:
     def test_changes_nothing(self, dvdi):
         self.findings(dvdi, 0)
         assert not pathlib.Path(dvdi.state_dir / "state.db").exists()
+

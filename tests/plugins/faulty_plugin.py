@@ -71,9 +71,10 @@ def check(result, what):
 class Volumes:
     """What the plugin does when it behaves."""
 
-    def __init__(self, base, semantics):
+    def __init__(self, base, semantics, handed_out):
         self.base = os.path.realpath(base)
         self.semantics = semantics
+        self.handed_out = handed_out
         self.lock = threading.RLock()
         self.volumes = {}
         for folder in ("volumes", "mounts"):
@@ -89,7 +90,10 @@ class Volumes:
         return os.path.join(self.base, kind, hashlib.sha256(name.encode()).hexdigest()[:32])
 
     def mount_point(self, name):
-        return self.folder("mounts", name)
+        return os.path.join(self.base, "mounts", name) if self.handed_out else self.folder("mounts", name)
+
+    def answered_point(self, name):
+        return os.path.join(self.mount_point(name), self.handed_out) if self.handed_out else self.mount_point(name)
 
     def mounted(self, name):
         return os.path.ismount(self.mount_point(name)) or self.is_bind(name)
@@ -151,7 +155,8 @@ class Volumes:
                           f"mount {target}")
             if self.semantics == "calls" or caller not in volume["ids"]:
                 volume["ids"].append(caller)
-            return {"Mountpoint": target}
+            os.makedirs(self.answered_point(name), exist_ok=True)
+            return {"Mountpoint": self.answered_point(name)}
 
     def unmount(self, request):
         name, caller = request["Name"], request.get("ID", "")
@@ -174,7 +179,7 @@ class Volumes:
     def path(self, request):
         with self.lock:
             self.find(request["Name"])
-            return {"Mountpoint": self.mount_point(request["Name"]) if self.mounted(request["Name"]) else ""}
+            return {"Mountpoint": self.answered_point(request["Name"]) if self.mounted(request["Name"]) else ""}
 
     def get(self, request):
         with self.lock:
@@ -340,7 +345,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.reply_json({"Mountpoint": rule["value"], "Volume": {"Name": request.get("Name"),
                                                                      "Mountpoint": rule["value"]}, "Err": ""})
         elif fault == "lie":
-            target = self.volumes.mount_point(request["Name"])
+            target = self.volumes.answered_point(request["Name"])
             os.makedirs(target, exist_ok=True)
             self.reply_json({"Mountpoint": target, "Err": ""})
         elif fault == "redirect":
@@ -408,10 +413,12 @@ def main():
     parser.add_argument("--tls-client-ca", help="clients must show a certificate of this authority")
     parser.add_argument("--semantics", choices=["ids", "strict", "calls"], default="ids",
                         help="mounts counted by ID; the same, and repeating one is an error; by calls")
+    parser.add_argument("--folder", default="",
+                        help="hand out that folder of each mount, which lies in a folder of the volume's name, as REX-Ray does")
     parser.add_argument("--faults", help="a file with a JSON list of rules")
     options = parser.parse_args()
 
-    Handler.volumes = Volumes(options.base, options.semantics)
+    Handler.volumes = Volumes(options.base, options.semantics, options.folder)
     Handler.faults = Faults()
     if options.faults:
         with open(options.faults, encoding="utf-8") as file:
