@@ -18,7 +18,7 @@ namespace {
 constexpr const char* keys =
     "socket, prepare_timeout, isolate_timeout, cleanup_timeout, recover_timeout, recover_wait, cleanup_wait, "
     "threads, work_dir, sandbox_directory, default_driver, environment_volumes, csi_volumes_elsewhere, "
-    "ownership";
+    "ownership, first_isolator_state";
 constexpr std::int64_t max_duration_ms = std::int64_t{7} * 24 * 3600 * 1000;
 constexpr std::size_t max_threads = 256;
 
@@ -53,6 +53,12 @@ std::string read_path(const std::string& value, std::string& to) {
   return {};
 }
 
+std::string read_path_or_none(const std::string& value, std::string& to) {
+  if (value != "none") return read_path(value, to);
+  to.clear();
+  return {};
+}
+
 std::string read_threads(const std::string& value, std::size_t& to) {
   const std::size_t read = is_number(value) ? std::stoul(value) : 0;
   if (read == 0 || read > max_threads) return "must be a number from 1 to " + std::to_string(max_threads);
@@ -82,6 +88,7 @@ std::string read_one(const std::string& key, const std::string& value, Parameter
   if (key == "environment_volumes") return read_boolean(value, to.rules.environment_volumes);
   if (key == "csi_volumes_elsewhere") return read_boolean(value, to.rules.csi_volumes_elsewhere);
   if (key == "ownership") return read_ownership(value, to.rules.ownership);
+  if (key == "first_isolator_state") return read_path_or_none(value, to.first_isolator_state);
   if (key == "default_driver") {
     to.rules.default_driver = value;
     return value.empty() ? "is empty" : "";

@@ -26,8 +26,10 @@ struct Parameters {
   std::int64_t recover_wait_ms = 60 * 1000;  // for a daemon that is away
   std::int64_t cleanup_wait_ms = 0;          // 0: as long as it takes
   std::size_t threads = 16;                  // of each pool
-  std::string work_dir;                      // "": from the agent's flags
-  std::string sandbox_directory;             // the same
+  // What mesos-module-dvdi left: read once. "": not read.
+  std::string first_isolator_state = "/var/run/mesos/isolators/mesos-module-dvdi/dvdimounts.pb";
+  std::string work_dir;           // "": from the agent's flags
+  std::string sandbox_directory;  // the same
   Rules rules;
 };
 

@@ -26,7 +26,8 @@ TEST(Parameters, AreReadAndTheRestHasDefaults) {
                                {"default_driver", "nfs"},
                                {"environment_volumes", "false"},
                                {"csi_volumes_elsewhere", "true"},
-                               {"ownership", "user"}},
+                               {"ownership", "user"},
+                               {"first_isolator_state", "none"}},
                               parameters, error))
       << error;
   EXPECT_EQ(parameters.socket, "/run/x.sock");
@@ -38,6 +39,7 @@ TEST(Parameters, AreReadAndTheRestHasDefaults) {
   EXPECT_FALSE(parameters.rules.environment_volumes);
   EXPECT_TRUE(parameters.rules.csi_volumes_elsewhere);
   EXPECT_EQ(parameters.rules.ownership, "user");
+  EXPECT_EQ(parameters.first_isolator_state, "");
   const Parameters defaults;
   EXPECT_TRUE(defaults.rules.environment_volumes);
   EXPECT_FALSE(defaults.rules.csi_volumes_elsewhere);

@@ -250,6 +250,36 @@ PrepareDocument refused(std::string why) {
   return document;
 }
 
+// A volume as the first isolator's list has it: as the variables asked for it.
+Json former_volume(const FormerMount& mount) {
+  Json options = Json::array();
+  const auto add = [&](const std::string& key, const std::string& value) {
+    options.push_back({{"key", key}, {"value", value}});
+  };
+  std::size_t at = 0;
+  while (at < mount.options.size()) {
+    const std::size_t end = std::min(mount.options.find(',', at), mount.options.size());
+    const std::string option = mount.options.substr(at, end - at);
+    const std::size_t equal = option.find('=');
+    if (equal != std::string::npos && equal != 0) add(option.substr(0, equal), option.substr(equal + 1));
+    at = end + 1;
+  }
+  if (mount.container_path.empty()) add("dvdi.host-only", "true");
+  Json docker = {{"driver", mount.driver}, {"name", mount.volume}};
+  if (!options.empty()) docker["driver_options"] = {{"parameter", options}};
+  Json volume = {{"mode", "RW"}, {"source", {{"type", "DOCKER_VOLUME"}, {"docker_volume", docker}}}};
+  if (!mount.container_path.empty()) volume["container_path"] = mount.container_path;
+  return volume;
+}
+
+void drop_volume_variables(Json& executor_info) {
+  Json kept = Json::array();
+  for (const Json& one : elements(find(find(executor_info, "command"), "environment"), "variables")) {
+    if (!starts_with(text(one, "name"), volume_variable())) kept.push_back(one);
+  }
+  executor_info["command"]["environment"]["variables"] = std::move(kept);
+}
+
 bool read_mount(const Json& from, Mount& mount) {
   mount.target = text(from, "target");
   mount.source = text(from, "source");
@@ -354,6 +384,29 @@ LiveContainer live_container(const std::string& container_state, const Rules& ru
   return live;
 }
 
+bool add_former_mounts(LiveContainer& live, const std::vector<FormerMount>& mounts) {
+  Json added = Json::array();
+  for (const FormerMount& mount : mounts) {
+    if (mount.container == live.key) added.push_back(former_volume(mount));
+  }
+  if (added.empty()) return false;
+  Json state = parse(live.document);
+  Json* const executor_info = state.contains("executor_info") ? &state["executor_info"] : nullptr;
+  if (executor_info != nullptr) drop_volume_variables(*executor_info);
+  const bool own = state.contains("container_info") || executor_info == nullptr;
+  Json& info = own ? state["container_info"] : (*executor_info)["container"];
+  if (!info.is_object()) info = {{"type", "MESOS"}, {"volumes", Json::array()}};
+  Json& volumes = info["volumes"];
+  for (const Json& one : added) {
+    const bool known = std::any_of(volumes.begin(), volumes.end(),
+                                   [&](const Json& other) { return name_of(other) == name_of(one); });
+    if (!known) volumes.push_back(one);
+  }
+  live.document = dump(state);
+  live.external = true;
+  return true;
+}
+
 std::string recover_document(const std::string& owner, const std::vector<LiveContainer>& containers,
                              const std::vector<std::string>& orphans) {
   Json document = {{"owner", owner},
@@ -364,6 +417,41 @@ std::string recover_document(const std::string& owner, const std::vector<LiveCon
   for (const LiveContainer& one : containers) document["containers"].push_back(parse(one.document));
   for (const std::string& one : orphans) document["orphans"].push_back(only_id(parse(one)));
   return dump(document);
+}
+
+std::vector<std::string> read_recovered(const std::string& answer) {
+  const Json document = parse(answer);
+  std::vector<std::string> sentences;
+  for (const Json& one : elements(document, "missing")) {
+    sentences.push_back("volume '" + text(one, "volume") + "' of driver '" + text(one, "driver") +
+                        "', which live container " + text(one, "id") +
+                        " has, is not certainly mounted: " + text(one, "reason"));
+  }
+  for (const Json& one : elements(document, "warnings")) {
+    if (one.is_string()) sentences.push_back(one.get<std::string>());
+  }
+  return sentences;
+}
+
+std::string adopt_document(const std::string& from, const std::vector<FormerMount>& mounts) {
+  Json document = {{"from", from}, {"mounts", Json::array()}};
+  for (const FormerMount& one : mounts) {
+    document["mounts"].push_back(
+        {{"driver", one.driver}, {"name", one.volume}, {"mount_point", one.mount_point}});
+  }
+  return dump(document);
+}
+
+bool read_adopted(const std::string& answer, std::vector<AdoptedMount>& adopted) {
+  const Json document = parse(answer);
+  if (!find(document, "mounts").is_array()) return false;
+  for (const Json& one : find(document, "mounts")) {
+    AdoptedMount mount;
+    mount.there = text(one, "result") != "absent";
+    mount.reason = text(one, "reason");
+    adopted.push_back(std::move(mount));
+  }
+  return true;
 }
 
 bool known_containers(const std::string& answer, const std::string& owner, std::set<std::string>& ids) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "first_isolator.h"
 #include "parameters.h"
 
 namespace dvdi_mesos {
@@ -41,8 +42,25 @@ struct LiveContainer {
 };
 LiveContainer live_container(const std::string& container_state, const Rules& rules);
 
+// What the first isolator mounted for that container, in place of the variables that had asked it to: an
+// agent does not always know those any more. False: it mounted nothing for it.
+bool add_former_mounts(LiveContainer& live, const std::vector<FormerMount>& mounts);
+
 std::string recover_document(const std::string& owner, const std::vector<LiveContainer>& containers,
                              const std::vector<std::string>& orphans);
+
+// A sentence for a person on each volume of a live container that dvdid's answer to recover says is not
+// certainly mounted, and on what else of the list it could not use.
+std::vector<std::string> read_recovered(const std::string& answer);
+
+std::string adopt_document(const std::string& from, const std::vector<FormerMount>& mounts);
+
+// dvdid's answer to that: what it made of each mount, in their order. False: it is no such answer.
+struct AdoptedMount {
+  bool there = false;  // it is mounted, and in dvdid's books
+  std::string reason;  // why not
+};
+bool read_adopted(const std::string& answer, std::vector<AdoptedMount>& adopted);
 
 // The ids of `owner` in dvdid's answer to GET /v1/containers. False: it is no such answer.
 bool known_containers(const std::string& answer, const std::string& owner, std::set<std::string>& ids);

@@ -7,7 +7,8 @@ namespace dvdi_mesos {
 
 namespace {
 
-constexpr std::size_t max_waiting = 10000;  // calls of one kind
+constexpr std::size_t max_waiting = 10000;      // calls of one kind
+constexpr std::size_t adopted_in_a_call = 100;  // mounts: of the longest names 0.5 MiB, and dvdid takes 1 MiB
 
 Outcome failure(std::string text) {
   Outcome outcome;
@@ -48,6 +49,7 @@ struct VolumeIsolation::Recovery {
   Done done;                 // null: nobody waits
   std::string first;         // a container with external volumes
   std::size_t external = 0;  // so many have
+  bool former = false;       // the first isolator's list is still to be read
   Time until;
   std::chrono::milliseconds wait;
   bool warned = false;
@@ -177,7 +179,9 @@ Call VolumeIsolation::recover(const std::vector<std::string>& states, const std:
     orphans_ = orphans;
     ended_.clear();
   }
-  if (recovery->external != 0) {
+  // What the first isolator's list says of live containers, a thread of ours reads.
+  recovery->former = has_former_state(parameters_.first_isolator_state);
+  if (recovery->external != 0 || recovery->former) {
     recovery->done = done;
   } else {
     done({});
@@ -188,7 +192,40 @@ Call VolumeIsolation::recover(const std::vector<std::string>& states, const std:
   return recovery->call;
 }
 
+// False: it cannot be, which is the end of this recovery.
+bool VolumeIsolation::read_former(Recovery& recovery) {
+  const std::string& path = parameters_.first_isolator_state;
+  std::vector<FormerMount> former;
+  std::string error;
+  if (!read_former_state(path, former, error)) {
+    recovery.done(
+        failure("the list of mounts that the first DVDI isolator left, '" + path + "', " + error +
+                ". Volumes of live containers may be in it, so the agent does not come up. See "
+                "what is mounted (/proc/mounts, the driver's own list), then move the file away, or "
+                "set the module parameter first_isolator_state to none, and start the agent"));
+    return false;
+  }
+  recovery.former = false;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (LiveContainer& one : live_) {
+      const bool counted = one.external;
+      if (!add_former_mounts(one, former)) continue;
+      known_.insert(one.key);
+      if (!counted && recovery.external++ == 0) recovery.first = one.key;
+    }
+    former_ = std::move(former);
+    former_read_ = true;
+  }
+  if (recovery.external == 0) {
+    recovery.done({});
+    recovery.done = nullptr;
+  }
+  return true;
+}
+
 void VolumeIsolation::recover_job(const std::shared_ptr<Recovery>& recovery) {
+  if (recovery->former && !read_former(*recovery)) return;
   const Reply reply = recover_once(recovery->call);
   if (reply.code == DVDI_OK) {
     if (recovery->done) recovery->done({});
@@ -214,6 +251,37 @@ void VolumeIsolation::recover_job(const std::shared_ptr<Recovery>& recovery) {
   recovers_.run_later([this, recovery] { recover_job(recovery); }, wait);
 }
 
+// `live`: the containers that dvdid is about to be told of. What is nobody's is listed, for the operator.
+Reply VolumeIsolation::adopt_former(const std::vector<FormerMount>& former, const std::set<std::string>& live,
+                                    const Call& call) {
+  std::vector<std::string> sentences;
+  for (std::size_t begin = 0; begin < former.size(); begin += adopted_in_a_call) {
+    const std::size_t end = std::min(begin + adopted_in_a_call, former.size());
+    const std::vector<FormerMount> part(former.begin() + static_cast<std::ptrdiff_t>(begin),
+                                        former.begin() + static_cast<std::ptrdiff_t>(end));
+    const Reply reply = ask("POST", "/v1/adopt", adopt_document(parameters_.first_isolator_state, part),
+                            parameters_.recover_timeout_ms, call);
+    if (reply.code != DVDI_OK) return reply;
+    std::vector<AdoptedMount> adopted;
+    if (!read_adopted(reply.body, adopted) || adopted.size() != part.size()) {
+      return bad_answer("its answer does not say what it made of the first isolator's mounts");
+    }
+    for (std::size_t i = 0; i < part.size(); ++i) {
+      const FormerMount& one = part[i];
+      if (adopted[i].there && live.count(one.container) != 0) continue;
+      std::string said = "the first isolator mounted volume '" + one.volume + "' of driver '" + one.driver +
+                         "' at '" + one.mount_point + "' for container " + one.container;
+      said += adopted[i].there ? ", which is not alive: it stays until a container asks for the volume, or "
+                                 "`dvdi volume release " +
+                                     one.driver + "/" + one.volume + "` takes it away"
+                               : ", and it is not there: " + adopted[i].reason;
+      sentences.push_back(std::move(said));
+    }
+  }
+  for (const std::string& one : sentences) seams_.warn(one);
+  return good();
+}
+
 // Tells dvdid of the agent's restart, unless that is done. What dvdid has of this agent its books say: a live
 // container that is in them counts, too, if its volumes do not show in the agent's list; one without volumes
 // that is not in them must not get in, as nobody would take it out again.
@@ -232,16 +300,25 @@ Reply VolumeIsolation::recover_once(const Call& call) {
   if (!known_containers(reply.body, owner, books)) return bad_answer("its answer has no list of containers");
   std::vector<LiveContainer> live;
   std::vector<std::string> orphans;
+  std::vector<FormerMount> former;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     std::copy_if(live_.begin(), live_.end(), std::back_inserter(live),
                  [&](const LiveContainer& one) { return one.external || books.count(one.key) != 0; });
     orphans = orphans_;
+    former = former_;
+  }
+  if (!former.empty()) {
+    std::set<std::string> keys;
+    for (const LiveContainer& one : live) keys.insert(one.key);
+    reply = adopt_former(former, keys, call);
+    if (reply.code != DVDI_OK) return reply;
   }
   if (!books.empty() || !live.empty()) {
     reply = ask("POST", "/v1/recover", recover_document(owner, live, orphans), parameters_.recover_timeout_ms,
                 call);
     if (reply.code != DVDI_OK) return reply;
+    for (const std::string& one : read_recovered(reply.body)) seams_.warn(one);
   }
   settle_recovery(books);
   return good();
@@ -250,6 +327,7 @@ Reply VolumeIsolation::recover_once(const Call& call) {
 void VolumeIsolation::settle_recovery(const std::set<std::string>& books) {
   std::map<std::string, std::string> ended;
   std::string owner;
+  bool former_read = false;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     recovery_owed_ = false;
@@ -264,6 +342,13 @@ void VolumeIsolation::settle_recovery(const std::set<std::string>& books) {
     ended.swap(ended_);
     live_.clear();
     orphans_.clear();
+    former_.clear();
+    former_read = std::exchange(former_read_, false);
+  }
+  std::string error;
+  if (former_read && !set_former_state_aside(parameters_.first_isolator_state, error)) {
+    seams_.warn("dvdid has what the first isolator left, but its list '" + parameters_.first_isolator_state +
+                "' cannot be renamed: " + error + ". Remove it, or it is read again");
   }
   // They ended while dvdid was told that they live, or are orphans: it may have kept them for that.
   for (const auto& one : ended) {

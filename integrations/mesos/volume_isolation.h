@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "daemon.h"
+#include "first_isolator.h"
 #include "parameters.h"
 #include "translation.h"
 #include "worker_pool.h"
@@ -56,7 +57,7 @@ class VolumeIsolation {
 
   // ContainerStates and ContainerIDs. Waits for a daemon that is away only if one of the containers has
   // external volumes. Else it is done at once, and dvdid hears of it later: at the latest before the first
-  // prepare.
+  // prepare. What the first isolator left is told to dvdid first; its list is set aside when dvdid has it.
   Call recover(const std::vector<std::string>& states, const std::vector<std::string>& orphans,
                const Done& done);
   Call prepare(const std::string& container_id, const std::string& container_config, const Done& done);
@@ -80,6 +81,9 @@ class VolumeIsolation {
   std::string owner_of(const std::string& sandbox);
   bool knows(const std::string& key);
 
+  bool read_former(Recovery& recovery);
+  Reply adopt_former(const std::vector<FormerMount>& former, const std::set<std::string>& live,
+                     const Call& call);
   Reply recover_once(const Call& call);
   void settle_recovery(const std::set<std::string>& books);
   void recover_job(const std::shared_ptr<Recovery>& recovery);
@@ -100,6 +104,8 @@ class VolumeIsolation {
   bool recovery_owed_ = false;
   std::vector<LiveContainer> live_;
   std::vector<std::string> orphans_;
+  std::vector<FormerMount> former_;           // what the first isolator left
+  bool former_read_ = false;                  // its list is to be set aside when dvdid has it
   std::map<std::string, std::string> ended_;  // key -> id, of those that were cleaned up meanwhile
   std::set<Call> running_;
   bool stopping_ = false;

@@ -4,8 +4,12 @@
 
 #include <condition_variable>
 #include <deque>
+#include <filesystem>
+#include <fstream>
 #include <future>
 #include <memory>
+
+#include "protobuf_test_support.h"
 
 namespace dvdi_mesos {
 namespace {
@@ -111,7 +115,10 @@ class FakeDaemon : public Daemon {
 
 class VolumeIsolationTest : public testing::Test {
  protected:
-  VolumeIsolationTest() { make(); }
+  VolumeIsolationTest() {
+    parameters.first_isolator_state.clear();
+    make();
+  }
 
   void make() {
     VolumeIsolation::Seams seams;
@@ -364,6 +371,123 @@ TEST_F(VolumeIsolationTest, NoPrepareBeforeTheRecoveryThatIsOwed) {
   script->otherwise(ok(books_empty));
   EXPECT_EQ(prepare(a).kind, Kind::failed);  // an answer to prepare it is not
   EXPECT_EQ(script->paths().back(), "/v1/prepare");
+}
+
+// The list of mounts that the first isolator left.
+class FormerStateTest : public VolumeIsolationTest {
+ protected:
+  void SetUp() override {
+    std::string pattern = testing::TempDir() + "dvdi-former-XXXXXX";
+    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
+    folder = pattern;
+    parameters.first_isolator_state = folder + "/dvdimounts.pb";
+    make();
+  }
+  void TearDown() override { std::filesystem::remove_all(folder); }
+
+  void former(const std::vector<std::string>& containers) {
+    std::ofstream file(parameters.first_isolator_state, std::ios::binary);
+    for (const std::string& one : containers) {
+      file << field(1, field(1, one) + field(2, "x") + field(3, "old-" + one) + field(4, "/mnt/old-" + one) +
+                           field(5, "size=5,plain,iops=1=2") + field(6, "/old"));
+    }
+  }
+  bool is_set_aside() const {
+    return !std::filesystem::exists(parameters.first_isolator_state) &&
+           std::filesystem::exists(parameters.first_isolator_state + ".adopted");
+  }
+  static std::string adopted(const std::vector<std::string>& results) {
+    std::string made;
+    for (const std::string& one : results)
+      made += (made.empty() ? "" : ",") + (R"({"result":")" + one + R"(","reason":"why"})");
+    return R"({"mounts":[)" + made + "]}";
+  }
+
+  std::string folder;
+};
+
+TEST_F(FormerStateTest, IsAdoptedBeforeTheRecoveryAndSetAside) {
+  former({"b", "dead", "a", "b"});
+  script->next(ok(books_empty));
+  script->next(ok(adopted({"found", "found", "absent", "known"})));
+  EXPECT_EQ(recover({live_b, live_a}).kind, Kind::done);
+  EXPECT_EQ(script->paths(), (std::vector<std::string>{"/v1/containers", "/v1/adopt", "/v1/recover"}));
+  EXPECT_THAT(script->calls[1].second,
+              HasSubstr(R"({"driver":"x","mount_point":"/mnt/old-b","name":"old-b"})"));
+  EXPECT_THAT(script->calls[1].second, HasSubstr(R"("from":")" + parameters.first_isolator_state));
+  const std::string sent = script->calls[2].second;
+  EXPECT_THAT(sent, HasSubstr(R"({"value":"b"})")) << "only the list knows that it has a volume";
+  EXPECT_THAT(sent, HasSubstr("old-b"));
+  EXPECT_THAT(sent, HasSubstr("old-a"));
+  EXPECT_THAT(sent, HasSubstr(R"({"key":"iops","value":"1=2"})"));
+  EXPECT_EQ(sent.find("old-b"), sent.rfind("old-b")) << "once";
+  EXPECT_THAT(sent, testing::Not(HasSubstr("dead")));
+  EXPECT_TRUE(is_set_aside());
+  ASSERT_EQ(warnings.size(), 2U);
+  EXPECT_THAT(warnings[0], HasSubstr("`dvdi volume release x/old-dead`"));
+  EXPECT_THAT(warnings[1],
+              HasSubstr("'old-a' of driver 'x' at '/mnt/old-a' for container a, and it is not there: why"));
+  EXPECT_EQ(cleanup(R"({"value":"b"})").kind, Kind::done);
+  EXPECT_EQ(script->paths().back(), "/v1/cleanup");
+  // And never again.
+  make();
+  EXPECT_EQ(recover({live_b}).kind, Kind::done);
+}
+
+TEST_F(FormerStateTest, ItIsKeptUntilDvdidHasIt) {
+  former({"b"});
+  script->otherwise(away());
+  EXPECT_EQ(recover({live_b}).kind, Kind::failed);
+  EXPECT_FALSE(is_set_aside());
+  make();
+  script->otherwise(ok());
+  script->next(ok(books_empty));
+  script->next(ok(adopted({"found"})));
+  EXPECT_EQ(recover({live_b}).kind, Kind::done);
+  EXPECT_TRUE(is_set_aside());
+}
+
+TEST_F(FormerStateTest, WithoutALiveContainerNobodyWaitsForIt) {
+  former({"dead"});
+  script->hold = true;
+  EXPECT_EQ(recover({live_b}).kind, Kind::done);
+  script->next(ok(books_empty));
+  script->next(ok(adopted({"found"})));
+  {
+    const std::lock_guard lock(script->mutex);
+    script->hold = false;
+    script->changed.notify_all();
+  }
+  script->wait_for(2);
+  EXPECT_EQ(script->paths(), (std::vector<std::string>{"/v1/containers", "/v1/adopt"}));
+}
+
+TEST_F(FormerStateTest, ADamagedOneKeepsTheAgentFromComingUp) {
+  std::ofstream(parameters.first_isolator_state) << "no list";
+  const Outcome outcome = recover({});
+  EXPECT_EQ(outcome.kind, Kind::failed);
+  EXPECT_THAT(outcome.text, HasSubstr(parameters.first_isolator_state));
+  EXPECT_THAT(outcome.text, HasSubstr("first_isolator_state"));
+  EXPECT_TRUE(script->paths().empty());
+  EXPECT_FALSE(is_set_aside());
+}
+
+TEST_F(FormerStateTest, AnAnswerThatSaysNotOfEachMountEndsIt) {
+  former({"b"});
+  script->next(ok(books_empty));
+  script->next(ok(adopted({})));
+  EXPECT_EQ(recover({live_b}).kind, Kind::failed);
+  EXPECT_FALSE(is_set_aside());
+}
+
+TEST_F(VolumeIsolationTest, WhatIsMissingAfterARecoverIsInTheLog) {
+  script->next(ok(books_empty));
+  script->next(ok(
+      R"({"missing":[{"id":"a","driver":"x","volume":"n","reason":"no mount of it is known"}],"warnings":["odd"]})"));
+  EXPECT_EQ(recover({live_a}).kind, Kind::done);
+  ASSERT_EQ(warnings.size(), 2U);
+  EXPECT_THAT(warnings[0], HasSubstr("volume 'n' of driver 'x', which live container a has"));
+  EXPECT_EQ(warnings[1], "odd");
 }
 
 TEST_F(VolumeIsolationTest, TheWorkDirectoryOfTheFirstSandbox) {

@@ -29,6 +29,7 @@ class Agent:
 
     def __init__(self, node, *parameters):
         self.node, self.parameters = node, parameters
+        self.former_state = node.root / "dvdimounts.pb"
         self.work_dir = node.root / "work"
         self.work_dir.mkdir(exist_ok=True)
         self.errors = open(node.root / "replay.log", "a+", encoding="utf-8")
@@ -37,7 +38,8 @@ class Agent:
 
     def start(self):
         self.process = subprocess.Popen(
-            [REPLAY, self.work_dir, f"socket={self.node.root}/dvdid.sock", *self.parameters], stdin=subprocess.PIPE,
+            [REPLAY, self.work_dir, f"socket={self.node.root}/dvdid.sock",
+             f"first_isolator_state={self.former_state}", *self.parameters], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=self.errors, text=True, env=self.node.environment())
         self.node.processes.append(self.process)
 
@@ -305,3 +307,57 @@ def test_the_sandbox_is_shown_where_the_agent_says(dvdi):
     assert "sandbox_in_container" in agent.call(call, "failed")["text"]
     agent.call(cleanup_of(call))
     assert not owned(dvdi, agent)
+
+
+def field(number, value):
+    """Of a protobuf message: a text, or a message."""
+    data = value.encode() if isinstance(value, str) else value
+    size, length = len(data), b""
+    while size > 127:
+        length += bytes([size & 127 | 128])
+        size >>= 7
+    return bytes([number << 3 | 2]) + length + bytes([size]) + data
+
+
+def test_what_the_first_isolator_mounted_is_adopted(dvdi):
+    """A live task of its keeps its volume, whose end is ours; the mount of a dead one is listed."""
+    nfs = dvdi.faulty("nfs")
+    points = {}
+    for name in ("kept", "left"):  # as dvdcli did for it
+        nfs.request("Create", {"Name": name, "Opts": {}})
+        points[name] = nfs.request("Mount", {"Name": name})["Mountpoint"]
+    points["gone"] = str(dvdi.root)
+    agent = Agent(dvdi)
+    agent.former_state.write_bytes(b"".join(field(1, b"".join([
+        field(1, container), field(2, "nfs"), field(3, name), field(4, points[name]), field(5, "size=5"),
+        field(6, str(dvdi.root)), field(7, "/usr/bin/dvdcli"), field(8, "false")]))
+        for container, name in (("c", "kept"), ("dead", "left"), ("dead", "gone"))))
+    dvdi.start_daemon()
+    with a_process() as task:
+        state = {"container_id": {"value": "c"}, "pid": task.pid, "directory": str(agent.work_dir),
+                 "executor_info": {"executor_id": {"value": "e"}}}
+        agent.call({"call": "recover", "containers": [state], "orphans": []})
+        assert not agent.former_state.exists()
+        assert owned(dvdi, agent) == ["c"]
+        listed = {one["name"]: one for one in dvdi.daemon.call("GET", "/v1/volumes")["volumes"]}
+        assert (listed["kept"]["state"], listed["left"]["state"]) == ("mounted", "unknown")
+        assert len(listed["kept"]["containers"]) == 1 and "gone" not in listed
+        said = (dvdi.root / "replay.log").read_text()
+        assert "dvdi volume release nfs/left" in said and "'gone'" in said and "'kept'" not in said
+        # A new container has the same mount.
+        call = volume_call(dvdi, "new", driver="nfs")
+        call["container_config"]["container_info"]["volumes"][0]["source"]["docker_volume"]["name"] = "kept"
+        agent.call(call)
+        agent.call(cleanup_of(call))
+        assert support.is_mounted(points["kept"])
+        calls = len(nfs.calls("Mount"))
+        agent.restart()
+        agent.call({"call": "recover", "containers": [state], "orphans": []})
+        assert owned(dvdi, agent) == ["c"]
+    # The agent's list shows no volume of it any more, so that recover did not wait for dvdid.
+    agent.call({"call": "cleanup", "container_id": {"value": "c"}})
+    support.eventually(lambda: not support.is_mounted(points["kept"]), what="it is unmounted")
+    assert support.is_mounted(points["left"])
+    assert len(nfs.calls("Mount")) == calls
+    dvdi.run("volume", "release", "nfs/left", "--yes", code=0)
+    assert not support.is_mounted(points["left"])
