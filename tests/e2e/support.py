@@ -548,3 +548,35 @@ class Node:
         reap_orphans(set())
         if not mount_points_below(self.root):
             shutil.rmtree(self.root, ignore_errors=True)
+
+
+class Dvdcli:
+    """Starts dvdcli on a node."""
+
+    def __init__(self, node):
+        self.node = node
+
+    @staticmethod
+    def program():
+        return str(pathlib.Path(program()).with_name("dvdcli"))
+
+    def start(self, *args):
+        process = subprocess.Popen([self.program(), *args], env=self.node.environment(), cwd="/", text=True,
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.node.processes.append(process)
+        return process
+
+    def run(self, *args, code=0):
+        process = self.start(*args)
+        out, err = process.communicate(timeout=60)
+        for report in REPORTS:
+            assert report not in err, err
+        assert process.returncode == code, (args, process.returncode, out, err)
+        return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+    def mount(self, *args):
+        """The mount point, which must be all that is said."""
+        done = self.run("mount", *args)
+        assert done.stderr == "" and done.stdout.endswith("\n") and done.stdout.count("\n") == 1, done
+        assert is_mounted(done.stdout.rstrip("\n")), done
+        return done.stdout.rstrip("\n")

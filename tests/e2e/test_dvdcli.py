@@ -2,49 +2,15 @@
 
 import json
 import os
-import pathlib
 import signal
-import subprocess
 
 import pytest
 import support
-from support import REPORTS, eventually
+from support import Dvdcli, eventually
 
 CALLS = json.loads((support.ROOT / "tests" / "data" / "mesos" / "dvdcli-calls.json").read_text())
 VOLUME = ("--volumedriver=rc", "--volumename=v")
 REMOTE = "--volumeopts=remote=loc:"
-
-
-def program():
-    return str(pathlib.Path(support.program()).with_name("dvdcli"))
-
-
-class Caller:
-    """Starts dvdcli on a node."""
-
-    def __init__(self, node):
-        self.node = node
-
-    def start(self, *args):
-        process = subprocess.Popen([program(), *args], env=self.node.environment(), cwd="/", text=True,
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        self.node.processes.append(process)
-        return process
-
-    def run(self, *args, code=0):
-        process = self.start(*args)
-        out, err = process.communicate(timeout=60)
-        for report in REPORTS:
-            assert report not in err, err
-        assert process.returncode == code, (args, process.returncode, out, err)
-        return subprocess.CompletedProcess(args, process.returncode, out, err)
-
-    def mount(self, *args):
-        """The mount point, which must be all that is said."""
-        done = self.run("mount", *args)
-        assert done.stderr == "" and done.stdout.endswith("\n") and done.stdout.count("\n") == 1, done
-        assert support.is_mounted(done.stdout.rstrip("\n")), done
-        return done.stdout.rstrip("\n")
 
 
 @pytest.fixture(params=["daemonless", "dvdid"])
@@ -59,7 +25,7 @@ def hosted(request, dvdi):
 
 @pytest.fixture
 def dvdcli(hosted):
-    return Caller(hosted)
+    return Dvdcli(hosted)
 
 
 @pytest.fixture
@@ -319,7 +285,7 @@ def test_a_wrong_command_line_does_nothing(dvdi, dvdcli, nfs):
     assert dvdcli.run("mount", *NFS, "--volumeopts=dvdi.exclusive=true", code=1).stdout == ""
     assert not nfs.calls("Mount") and not nfs.calls("Create")
     assert dvdcli.run().stdout == dvdcli.run("--help").stdout
-    assert dvdcli.run("version").stdout.startswith(f"Binary: {os.path.realpath(program())}\nSemVer: ")
+    assert dvdcli.run("version").stdout.startswith(f"Binary: {os.path.realpath(Dvdcli.program())}\nSemVer: ")
 
 
 def test_a_term_signal_keeps_intent_and_reference_too(hosted, dvdcli, nfs):
@@ -337,7 +303,7 @@ def test_a_term_signal_keeps_intent_and_reference_too(hosted, dvdcli, nfs):
 def test_a_mount_that_hangs_ends_at_its_deadline_and_leaves_no_reference(dvdi):
     """The driver's own deadline here: that of dvdcli is 110 s."""
     dvdi.configure({"deadlines": {"mount": "1s"}, "debts": {"late_answer": "5s"}})
-    nfs, dvdcli = dvdi.faulty("nfs"), Caller(dvdi)
+    nfs, dvdcli = dvdi.faulty("nfs"), Dvdcli(dvdi)
     for prepare_next in (dvdi.start_daemon, lambda: None):
         nfs.rule("Mount", "hold")
         done = dvdcli.run("mount", *NFS, code=1)

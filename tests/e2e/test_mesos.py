@@ -309,6 +309,35 @@ def test_the_sandbox_is_shown_where_the_agent_says(dvdi):
     assert not owned(dvdi, agent)
 
 
+@pytest.mark.parametrize("last", ["module", "dvdcli", "run"])
+def test_beside_dvdcli_and_dvdi_run_one_mount(dvdi, last):
+    """One volume, three ways: mounted once, and unmounted after the last."""
+    nfs = dvdi.faulty("nfs")
+    dvdi.start_daemon()
+    agent, dvdcli = Agent(dvdi), support.Dvdcli(dvdi)
+    volume = ("--volumedriver=nfs", "--volumename=v")
+    call = volume_call(dvdi, driver="nfs")
+    mount = agent.call(call)["launch_info"]["mounts"][0]
+    point = dvdcli.mount(*volume)
+    task = dvdi.start("run", "--volume", "nfs/v:data", "--", "sh", "-c", "echo ready; read go; cat data/*")
+    assert task.stdout.readline() == "ready\n"
+    assert dvdi.kernel_mounts() == [point]
+    pathlib.Path(mount["source"], "f").write_text("from the module\n")
+    pathlib.Path(point, "g").write_text("from dvdcli\n")
+
+    def end_task():
+        assert task.communicate("go\n", timeout=30)[0] == "from the module\nfrom dvdcli\n"
+    ends = {"module": lambda: agent.call(cleanup_of(call)), "run": end_task,
+            "dvdcli": lambda: dvdcli.run("unmount", *volume)}
+    final = ends.pop(last)
+    for end in ends.values():
+        end()
+        assert dvdi.kernel_mounts() == [point]
+    final()
+    assert not dvdi.kernel_mounts()
+    assert [one["op"] for one in nfs.calls() if one["op"] in ("Mount", "Unmount")] == ["Mount", "Unmount"]
+
+
 def field(number, value):
     """Of a protobuf message: a text, or a message."""
     data = value.encode() if isinstance(value, str) else value
