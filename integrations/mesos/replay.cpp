@@ -83,13 +83,13 @@ int main(int argc, char** argv) {
   }
   dvdi_mesos::AgentFlags flags = dvdi_mesos::read_agent_flags({std::string("--work_dir=") + argv[1]}, {});
   VolumeIsolation::Seams seams;
-  seams.warn = [](const std::string& text) { std::cerr << text << std::endl; };
+  seams.warn = [](const std::string& text) { std::cerr << text << "\n" << std::flush; };
   seams.first_wait = std::chrono::milliseconds(50);
   seams.longest_wait = std::chrono::milliseconds(200);
   auto daemon = dvdi_mesos::connect_daemon(parameters.socket);
   VolumeIsolation isolation(parameters, flags, std::move(daemon), seams);
   for (std::string line; std::getline(std::cin, line);) {
-    std::cout << answer(isolation, json::parse(line)).dump() << std::endl;
+    std::cout << answer(isolation, json::parse(line)).dump() << "\n" << std::flush;
   }
   return 0;
 }

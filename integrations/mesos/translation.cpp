@@ -280,6 +280,15 @@ void drop_volume_variables(Json& executor_info) {
   executor_info["command"]["environment"]["variables"] = std::move(kept);
 }
 
+std::string elsewhere(const std::string& target, const std::string& volume,
+                      const std::string& sandbox_directory) {
+  return "dvdid has no mount at '" + target + "' for " + volume + ". This agent shows sandboxes at '" +
+         sandbox_directory +
+         "' (--sandbox_directory): set sandbox_in_container in dvdid's configuration to the same, and "
+         "restart "
+         "dvdid";
+}
+
 bool read_mount(const Json& from, Mount& mount) {
   mount.target = text(from, "target");
   mount.source = text(from, "source");
@@ -505,11 +514,7 @@ std::string check_sandbox_place(const std::string& container_config, const std::
                     [&](const Mount& mount) { return mount.target == target; })) {
       continue;
     }
-    return "dvdid has no mount at '" + target + "' for " + name_of(volume) +
-           ". This agent shows sandboxes at '" + sandbox_directory +
-           "' (--sandbox_directory): set sandbox_in_container in dvdid's configuration to the same, and "
-           "restart "
-           "dvdid";
+    return elsewhere(target, name_of(volume), sandbox_directory);
   }
   return {};
 }

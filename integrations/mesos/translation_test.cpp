@@ -334,5 +334,25 @@ TEST(SandboxPlace, OfAgentAndDaemonMustBeTheSame) {
   EXPECT_EQ(check_sandbox_place(config(docker("data")), "/elsewhere", info), "");
 }
 
+TEST(FormerMounts, TakeThePlaceOfTheVariablesThatHadAskedForThem) {
+  const std::string state =
+      R"({"container_id":{"value":"c"},"executor_info":{"executor_id":{"value":"e"},"command":{
+      "environment":{"variables":[{"name":"DVDI_VOLUME_NAME","value":"v"},{"name":"MESOS_ALLOCATION_ROLE","value":"r"}]}}}})";
+  LiveContainer live = live_container(state, {});
+  ASSERT_THAT(live.document, HasSubstr("DVDI_VOLUME_NAME"));
+  FormerMount mount;
+  mount.container = "another";
+  EXPECT_FALSE(add_former_mounts(live, {mount}));
+  mount.container = "c";
+  mount.driver = "d";
+  mount.volume = "v";
+  EXPECT_TRUE(add_former_mounts(live, {mount}));
+  EXPECT_THAT(live.document, Not(HasSubstr("DVDI_VOLUME_NAME")));
+  EXPECT_THAT(live.document, HasSubstr("MESOS_ALLOCATION_ROLE"));
+  EXPECT_THAT(live.document, HasSubstr(R"("docker_volume":{"driver":"d")"));
+  EXPECT_THAT(live.document, HasSubstr(R"({"key":"dvdi.host-only","value":"true"})"))
+      << "it had no container path";
+}
+
 }  // namespace
 }  // namespace dvdi_mesos

@@ -129,8 +129,7 @@ Reply VolumeIsolation::ask_again_where_unknown(const std::string& path, const st
 
 std::string VolumeIsolation::explain(const Reply& reply) const {
   if (reply.code != DVDI_UNAVAILABLE) return "dvdid: " + reply.text;
-  return "dvdid is away, or cannot serve, at '" + daemon_->where() + "': " + reply.text +
-         " (systemctl status dvdid.socket dvdid.service)";
+  return "dvdid is away, or cannot serve, at '" + daemon_->where() + "': " + reply.text;
 }
 
 std::chrono::milliseconds VolumeIsolation::longer(std::chrono::milliseconds wait) const {

@@ -187,7 +187,11 @@ TEST_F(ManagerAdopt, AFolderOfAMountToo) {
   const std::string point = mount_elsewhere("a");
   EXPECT_EQ(adopt({{volume("a"), point, ""}})[0].what, What::found);
   EXPECT_EQ(row("a")->mounted_at(), fake->mount_point("a"));
-  ASSERT_TRUE(acquire("c", {want("a")}));
+  const auto recovered = manager->recover(
+      context(), {.owner = "run", .live = {{.id = "c", .volumes = {want("a")}}}, .orphans = {}}, true);
+  ASSERT_TRUE(recovered) << recovered.error().text();
+  EXPECT_THAT(recovered->missing, IsEmpty());
+  EXPECT_EQ(row("a")->state, MountState::mounted);
   ASSERT_TRUE(release("c"));
   expect_nothing_left();
 }
