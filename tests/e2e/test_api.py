@@ -117,6 +117,12 @@ def test_every_call_and_its_errors(dvdi, api):
     assert recovered["state_in_work_dir"]
     api.call("POST", "/v1/recover", raw=b'{"owner": ', code=400)
 
+    left = {"driver": "local", "name": "old", "mount_point": str(dvdi.root / "nothing")}
+    assert [one["result"] for one in api.call("POST", "/v1/adopt", {"from": "x", "mounts": [left]}, 200)["mounts"]] == ["absent"]
+    for wrong in ({"mount_point": "relative"}, {"name": ""}, {"driver": "a/b"}, {"mount_id": 7}, {"colour": "red"}):
+        api.call("POST", "/v1/adopt", {"from": "x", "mounts": [{**left, **wrong}]}, 400)
+    api.call("POST", "/v1/adopt", {"mounts": []}, 400)
+
     api.call("POST", "/v1/volumes/local/v/release", {"dry_run": True})
     api.call("POST", "/v1/volumes/local/v/release", {})
     api.call("DELETE", "/v1/volumes/local/v", code=200)

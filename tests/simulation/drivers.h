@@ -56,6 +56,10 @@ class SimulatedDriver final : public driver::Driver {
 
   unsigned faults = 0;  // so many of a hundred calls go wrong in some way
   bool away = false;    // nobody listens
+  void go_away() {
+    away = true;
+    ++times_away_;
+  }
 
   void forget();  // it is restarted and remembers no users
   void reboot();
@@ -89,11 +93,12 @@ class SimulatedDriver final : public driver::Driver {
   }
   Error no(driver::Operation operation, const std::string& volume, std::string message) const;
   bool in_time(driver::Operation operation, const std::string& volume, std::uint64_t number,
-               std::optional<BootTime> given_up);
+               std::optional<BootTime> given_up, bool waited_behind);
   Result<std::string> do_mount(const std::string& volume, const std::string& id);
   Status do_unmount(const std::string& volume, const std::string& id);
 
   const std::string name_;
+  std::uint64_t times_away_ = 0;
   Parts parts_;
   Random random_;
   const Manner manner_;

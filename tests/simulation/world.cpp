@@ -547,7 +547,7 @@ void World::break_something() {
   switch (random_.below(10)) {
     case 0:
       trace_.line("{} goes away", driver.name());
-      driver.away = true;
+      driver.go_away();
       break;
     case 1:
     case 2:
