@@ -7,7 +7,9 @@
 
 #include <array>
 #include <cerrno>
+#include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <system_error>
 
 namespace dvdi_mesos {
@@ -92,7 +94,6 @@ std::string read_mount(const std::string& bytes, FormerMount& mount) {
   }
   if (mount.container.empty()) return "names no container";
   if (mount.driver.empty() || mount.volume.empty()) return "names no volume and driver";
-  if (mount.mount_point.empty()) return "names no mount point";
   return {};
 }
 
@@ -103,6 +104,9 @@ bool has_former_state(const std::string& path) { return !path.empty() && ::acces
 bool read_former_state(const std::string& path, std::vector<FormerMount>& mounts, std::string& error) {
   std::string bytes;
   if (!read_all(path, bytes, error)) return false;
+  std::uint32_t length = 0;
+  if (bytes.size() >= sizeof length) std::memcpy(&length, bytes.data(), sizeof length);
+  if (bytes.size() >= sizeof length && length == bytes.size() - sizeof length) bytes.erase(0, sizeof length);
   UnknownFieldSet list;
   if (!list.ParseFromString(bytes)) {
     error = "is damaged, or no list of mounts";

@@ -88,7 +88,10 @@ std::string read_one(const std::string& key, const std::string& value, Parameter
   if (key == "environment_volumes") return read_boolean(value, to.rules.environment_volumes);
   if (key == "csi_volumes_elsewhere") return read_boolean(value, to.rules.csi_volumes_elsewhere);
   if (key == "ownership") return read_ownership(value, to.rules.ownership);
-  if (key == "first_isolator_state") return read_path_or_none(value, to.first_isolator_state);
+  if (key == "first_isolator_state") {
+    to.first_isolator_state_given = true;
+    return read_path_or_none(value, to.first_isolator_state);
+  }
   if (key == "default_driver") {
     to.rules.default_driver = value;
     return value.empty() ? "is empty" : "";

@@ -27,6 +27,7 @@ struct Parameters {
   std::int64_t cleanup_wait_ms = 0;          // 0: as long as it takes
   std::size_t threads = 16;                  // of each pool
   // What mesos-module-dvdi left: read once. "": not read.
+  bool first_isolator_state_given = false;
   std::string first_isolator_state = "/var/run/mesos/isolators/mesos-module-dvdi/dvdimounts.pb";
   std::string work_dir;           // "": from the agent's flags
   std::string sandbox_directory;  // the same

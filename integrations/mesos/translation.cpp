@@ -15,9 +15,15 @@ using Json = nlohmann::json;
 
 constexpr std::size_t max_depth = 16;  // of nested containers; dvdid's own limit
 
-Json parse(const std::string& text) { return Json::parse(text, nullptr, false); }
+// protobuf's texts may have any bytes: what is no UTF-8 becomes U+FFFD, and `whole` false.
+Json parse(const std::string& text, bool* whole = nullptr) {
+  Json parsed = Json::parse(text, nullptr, false);
+  if (!parsed.is_discarded()) return parsed;
+  if (whole != nullptr) *whole = false;
+  const std::string as_text = Json(text).dump(-1, ' ', false, Json::error_handler_t::replace);
+  return Json::parse(Json::parse(as_text).get_ref<const std::string&>(), nullptr, false);
+}
 
-// A byte that is no UTF-8 becomes a question mark instead of an exception.
 std::string dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 const Json& find(const Json& from, const char* name) {
@@ -307,7 +313,8 @@ bool read_mount(const Json& from, Mount& mount) {
 PrepareDocument prepare_document(const std::string& owner, const std::string& container_id,
                                  const std::string& container_config, const std::string& sandbox_directory,
                                  const Rules& rules) {
-  const Json config = parse(container_config);
+  bool whole = true;
+  const Json config = parse(container_config, &whole);
   if (!config.is_object()) return refused("the agent's ContainerConfig cannot be read as JSON");
   // A DEBUG container enters the namespaces of its parent and finds the volumes there; it has none itself.
   if (text(config, "container_class") == "DEBUG") return {};
@@ -317,6 +324,10 @@ PrepareDocument prepare_document(const std::string& owner, const std::string& co
   Variables variables = read_variables(command, rules);
   if (!volumes.refused.empty()) return refused(volumes.refused);
   if (!volumes.external && !variables.external) return {};
+  if (!whole) {
+    return refused(
+        "the container's description has bytes that are no UTF-8: which volumes it means is not certain");
+  }
 
   std::vector<ContainerPath> paths = std::move(volumes.paths);
   paths.insert(paths.end(), variables.paths.begin(), variables.paths.end());
@@ -494,18 +505,22 @@ bool read_launch_info(const std::string& answer, LaunchInfo& launch_info, std::s
 }
 
 std::string check_sandbox_place(const std::string& container_config, const std::string& sandbox_directory,
-                                const LaunchInfo& launch_info) {
+                                const LaunchInfo& launch_info, const Rules& rules) {
   const Json config = parse(container_config);
   const std::string rootfs = text(config, "rootfs");
   if (rootfs.empty()) return {};
+  std::vector<ContainerPath> paths;
   for (const Json& volume : elements(find(config, "container_info"), "volumes")) {
-    const std::string path = text(volume, "container_path");
     const Json& options =
         elements(find(find(find(volume, "source"), "docker_volume"), "driver_options"), "parameter");
-    if (source_type(volume) != "DOCKER_VOLUME" || path.empty() ||
-        has_option(options, "dvdi.host-only", "true")) {
-      continue;
-    }
+    if (source_type(volume) != "DOCKER_VOLUME" || has_option(options, "dvdi.host-only", "true")) continue;
+    paths.push_back({text(volume, "container_path"), name_of(volume), true});
+  }
+  const Variables variables = read_variables(find(config, "command_info"), rules);
+  paths.insert(paths.end(), variables.paths.begin(), variables.paths.end());
+  for (const ContainerPath& one : paths) {
+    const std::string& path = one.path;
+    if (path.empty()) continue;
     const std::string place = place_in_container(path, view_of(config, sandbox_directory));
     // Elsewhere in the root file system its own links may lead to another target.
     if (!starts_with(place, sandbox_directory + "/")) continue;
@@ -514,7 +529,7 @@ std::string check_sandbox_place(const std::string& container_config, const std::
                     [&](const Mount& mount) { return mount.target == target; })) {
       continue;
     }
-    return elsewhere(target, name_of(volume), sandbox_directory);
+    return elsewhere(target, one.what, sandbox_directory);
   }
   return {};
 }

@@ -84,6 +84,6 @@ bool read_launch_info(const std::string& answer, LaunchInfo& launch_info, std::s
 // Mesos shows the sandbox of a container with a root file system where the agent's flag says; dvdid, where
 // its configuration says. "", or why the mounts would go to the wrong place.
 std::string check_sandbox_place(const std::string& container_config, const std::string& sandbox_directory,
-                                const LaunchInfo& launch_info);
+                                const LaunchInfo& launch_info, const Rules& rules);
 
 }  // namespace dvdi_mesos

@@ -329,9 +329,39 @@ TEST(SandboxPlace, OfAgentAndDaemonMustBeTheSame) {
       config(docker("data") + "," + docker("/mnt/x", R"("driver":"a","name":"b")"), R"(,"rootfs":"/r")");
   LaunchInfo info;
   info.mounts = {{"/r/mnt/mesos/sandbox/data", "/st/0", "", "", 0}};
-  EXPECT_EQ(check_sandbox_place(with, place, info), "");
-  EXPECT_THAT(check_sandbox_place(with, "/elsewhere", info), HasSubstr("sandbox_in_container"));
-  EXPECT_EQ(check_sandbox_place(config(docker("data")), "/elsewhere", info), "");
+  EXPECT_EQ(check_sandbox_place(with, place, info, {}), "");
+  EXPECT_THAT(check_sandbox_place(with, "/elsewhere", info, {}), HasSubstr("sandbox_in_container"));
+  EXPECT_EQ(check_sandbox_place(config(docker("data")), "/elsewhere", info, {}), "");
+}
+
+TEST(SandboxPlace, OfVolumesThatVariablesNameToo) {
+  const std::string config =
+      R"({"rootfs":"/r","directory":"/w","command_info":{"environment":{"variables":[
+          {"name":"DVDI_VOLUME_NAME","value":"v"},{"name":"DVDI_VOLUME_CONTAINERPATH","value":"/sandbox/data"}]}}})";
+  LaunchInfo info;
+  EXPECT_THAT(check_sandbox_place(config, "/sandbox", info, {}), HasSubstr("DVDI_VOLUME_CONTAINERPATH"));
+  info.mounts.emplace_back();
+  info.mounts.back().target = "/r/sandbox/data";
+  EXPECT_EQ(check_sandbox_place(config, "/sandbox", info, {}), "");
+}
+
+TEST(Bytes, ThatAreNoUtf8RefuseOnlyExternalVolumes) {
+  const std::string before = R"({"directory":"/w","command_info":{"value":"caf)";
+  const std::string plain = before + "\xE9" + R"("}})";
+  EXPECT_EQ(prepare_document("/o", R"({"value":"c"})", plain, "/s", {}).what, What::nothing);
+  const std::string external =
+      before + "\xE9" +
+      R"("},"container_info":{"type":"MESOS","volumes":[{"container_path":"d","mode":"RW","source":{"type":"DOCKER_VOLUME",
+          "docker_volume":{"driver":"x","name":"n"}}}]}})";
+  const PrepareDocument document = prepare_document("/o", R"({"value":"c"})", external, "/s", {});
+  EXPECT_EQ(document.what, What::refused);
+  EXPECT_THAT(document.text, HasSubstr("no UTF-8"));
+  const LiveContainer live = live_container(
+      std::string(
+          R"({"container_id":{"value":"c"},"directory":"/w","executor_info":{"executor_id":{"value":"e"},"source":")") +
+          "\xE9" + R"("}})",
+      {});
+  EXPECT_EQ(live.key, "c");
 }
 
 TEST(FormerMounts, TakeThePlaceOfTheVariablesThatHadAskedForThem) {

@@ -8,7 +8,7 @@ namespace dvdi_mesos {
 namespace {
 
 constexpr std::size_t max_waiting = 10000;      // calls of one kind
-constexpr std::size_t adopted_in_a_call = 100;  // mounts: of the longest names 0.5 MiB, and dvdid takes 1 MiB
+constexpr std::size_t adopted_in_a_call = 100;  // mounts
 
 Outcome failure(std::string text) {
   Outcome outcome;
@@ -36,6 +36,12 @@ Reply bad_answer(const std::string& what) {
   reply.code = DVDI_INTERNAL;
   reply.text = what;
   return reply;
+}
+
+std::int64_t left_until(std::chrono::steady_clock::time_point until) {
+  const auto left =
+      std::chrono::duration_cast<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
+  return std::max<std::int64_t>(left.count(), 0);
 }
 
 std::string number_of(std::size_t count, const char* one) {
@@ -117,11 +123,14 @@ Reply VolumeIsolation::ask(const char* method, const std::string& path, const st
 // effect.
 Reply VolumeIsolation::ask_again_where_unknown(const std::string& path, const std::string& body,
                                                std::int64_t timeout_ms, const Call& call) {
+  const Time until = std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms);
   Reply reply = ask("POST", path, body, timeout_ms, call);
-  if (reply.code != DVDI_UNAVAILABLE || reply.outcome != DVDI_OUTCOME_UNKNOWN || call->cancelled()) {
+  const std::int64_t left = left_until(until);
+  if (reply.code != DVDI_UNAVAILABLE || reply.outcome != DVDI_OUTCOME_UNKNOWN || left == 0 ||
+      call->cancelled()) {
     return reply;
   }
-  reply = ask("POST", path, body, timeout_ms, call);
+  reply = ask("POST", path, body, left, call);
   // Of the first one nothing is known, whatever became of the second.
   if (reply.code != DVDI_OK) reply.outcome = DVDI_OUTCOME_UNKNOWN;
   return reply;
@@ -147,6 +156,11 @@ std::string VolumeIsolation::owner_of(const std::string& sandbox) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (owner_.empty()) owner_ = real;
   return owner_;
+}
+
+bool VolumeIsolation::owner_is_known() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return !owner_.empty();
 }
 
 bool VolumeIsolation::knows(const std::string& key) {
@@ -176,10 +190,16 @@ Call VolumeIsolation::recover(const std::vector<std::string>& states, const std:
     recovery_owed_ = true;
     live_ = std::move(live);
     orphans_ = orphans;
-    ended_.clear();
+    for (const std::string& one : orphans) orphan_keys_.insert(container_key(one));
+    asked_ = false;
   }
   // What the first isolator's list says of live containers, a thread of ours reads.
   recovery->former = has_former_state(parameters_.first_isolator_state);
+  if (!recovery->former && parameters_.first_isolator_state_given &&
+      !parameters_.first_isolator_state.empty()) {
+    seams_.warn("there is no list of the first DVDI isolator's mounts at '" +
+                parameters_.first_isolator_state + "'");
+  }
   if (recovery->external != 0 || recovery->former) {
     recovery->done = done;
   } else {
@@ -215,6 +235,7 @@ bool VolumeIsolation::read_former(Recovery& recovery) {
     }
     former_ = std::move(former);
     former_read_ = true;
+    seams_.warn("the first DVDI isolator's list '" + path + "' has " + number_of(former_.size(), "mount"));
   }
   if (recovery.external == 0) {
     recovery.done({});
@@ -225,7 +246,11 @@ bool VolumeIsolation::read_former(Recovery& recovery) {
 
 void VolumeIsolation::recover_job(const std::shared_ptr<Recovery>& recovery) {
   if (recovery->former && !read_former(*recovery)) return;
-  const Reply reply = recover_once(recovery->call);
+  if (recovery->done && !owner_is_known()) {
+    recovery->done(failure("the agent's work directory is not known: set the module parameter work_dir"));
+    return;
+  }
+  const Reply reply = recover_once(recovery->call, Time::max());
   if (reply.code == DVDI_OK) {
     if (recovery->done) recovery->done({});
     return;
@@ -254,13 +279,28 @@ void VolumeIsolation::recover_job(const std::shared_ptr<Recovery>& recovery) {
 Reply VolumeIsolation::adopt_former(const std::vector<FormerMount>& former, const std::set<std::string>& live,
                                     const Call& call) {
   std::vector<std::string> sentences;
-  for (std::size_t begin = 0; begin < former.size(); begin += adopted_in_a_call) {
-    const std::size_t end = std::min(begin + adopted_in_a_call, former.size());
-    const std::vector<FormerMount> part(former.begin() + static_cast<std::ptrdiff_t>(begin),
-                                        former.begin() + static_cast<std::ptrdiff_t>(end));
-    const Reply reply = ask("POST", "/v1/adopt", adopt_document(parameters_.first_isolator_state, part),
-                            parameters_.recover_timeout_ms, call);
-    if (reply.code != DVDI_OK) return reply;
+  std::vector<FormerMount> placed;
+  for (const FormerMount& one : former) {
+    if (!one.mount_point.empty()) {
+      placed.push_back(one);
+    } else {
+      sentences.push_back("the first isolator's list does not say where volume '" + one.volume +
+                          "' of driver '" + one.driver + "' is mounted for container " + one.container);
+    }
+  }
+  for (std::size_t begin = 0; begin < placed.size(); begin += adopted_in_a_call) {
+    const std::size_t end = std::min(begin + adopted_in_a_call, placed.size());
+    const std::vector<FormerMount> part(placed.begin() + static_cast<std::ptrdiff_t>(begin),
+                                        placed.begin() + static_cast<std::ptrdiff_t>(end));
+    Reply reply = ask("POST", "/v1/adopt", adopt_document(parameters_.first_isolator_state, part),
+                      parameters_.recover_timeout_ms, call);
+    if (reply.code != DVDI_OK) {
+      reply.text = "the mounts of the first DVDI isolator's list '" + parameters_.first_isolator_state +
+                   "' cannot be handed over (move it away, or set the module parameter "
+                   "first_isolator_state to none, to go on without them): " +
+                   reply.text;
+      return reply;
+    }
     std::vector<AdoptedMount> adopted;
     if (!read_adopted(reply.body, adopted) || adopted.size() != part.size()) {
       return bad_answer("its answer does not say what it made of the first isolator's mounts");
@@ -273,7 +313,7 @@ Reply VolumeIsolation::adopt_former(const std::vector<FormerMount>& former, cons
       said += adopted[i].there ? ", which is not alive: it stays until a container asks for the volume, or "
                                  "`dvdi volume release " +
                                      one.driver + "/" + one.volume + "` takes it away"
-                               : ", and it is not there: " + adopted[i].reason;
+                               : ", and dvdid has not adopted it: " + adopted[i].reason;
       sentences.push_back(std::move(said));
     }
   }
@@ -284,15 +324,50 @@ Reply VolumeIsolation::adopt_former(const std::vector<FormerMount>& former, cons
 // Tells dvdid of the agent's restart, unless that is done. What dvdid has of this agent its books say: a live
 // container that is in them counts, too, if its volumes do not show in the agent's list; one without volumes
 // that is not in them must not get in, as nobody would take it out again.
-Reply VolumeIsolation::recover_once(const Call& call) {
-  const std::lock_guard<std::mutex> one_at_a_time(recovering_);
+Reply VolumeIsolation::recover_once(const Call& call, Time until) {
   std::string owner;
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    std::unique_lock<std::mutex> lock(mutex_);
+    while (recovering_) {
+      if (call->cancelled() || stopping_ || std::chrono::steady_clock::now() >= until) {
+        Reply reply;
+        reply.code = DVDI_UNAVAILABLE;
+        reply.outcome = DVDI_OUTCOME_NOT_SENT;
+        reply.text = "it is still being told of the agent's restart";
+        return reply;
+      }
+      recovered_.wait_for(lock, std::chrono::milliseconds(100));  // a cancellation wakes nobody
+    }
     // Without a work directory there is no container yet: the first one's sandbox tells.
     if (!recovery_owed_ || owner_.empty()) return good();
     owner = owner_;
+    recovering_ = true;
   }
+  const Reply reply = tell_of_restart(owner, call);
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    recovering_ = false;
+    recovered_.notify_all();
+  }
+  if (reply.code != DVDI_OK) let_go_of_waiting();
+  return reply;
+}
+
+// dvdid was asked and did not answer: whether it has those containers is not known, and most have no volumes.
+void VolumeIsolation::let_go_of_waiting() {
+  std::vector<Done> waiting;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    asked_ = true;
+    for (auto& one : ended_) {
+      std::move(one.second.waiting.begin(), one.second.waiting.end(), std::back_inserter(waiting));
+      one.second.waiting.clear();
+    }
+  }
+  for (const Done& done : waiting) done({});
+}
+
+Reply VolumeIsolation::tell_of_restart(const std::string& owner, const Call& call) {
   Reply reply = ask("GET", "/v1/containers", {}, parameters_.recover_timeout_ms, call);
   if (reply.code != DVDI_OK) return reply;
   std::set<std::string> books;
@@ -324,7 +399,7 @@ Reply VolumeIsolation::recover_once(const Call& call) {
 }
 
 void VolumeIsolation::settle_recovery(const std::set<std::string>& books) {
-  std::map<std::string, std::string> ended;
+  std::map<std::string, Ended> ended;
   std::string owner;
   bool former_read = false;
   {
@@ -341,6 +416,7 @@ void VolumeIsolation::settle_recovery(const std::set<std::string>& books) {
     ended.swap(ended_);
     live_.clear();
     orphans_.clear();
+    orphan_keys_.clear();
     former_.clear();
     former_read = std::exchange(former_read_, false);
   }
@@ -351,7 +427,15 @@ void VolumeIsolation::settle_recovery(const std::set<std::string>& books) {
   }
   // They ended while dvdid was told that they live, or are orphans: it may have kept them for that.
   for (const auto& one : ended) {
-    if (books.count(one.first) != 0) cleanup_later(owner, one.second, nullptr);
+    const std::vector<Done>& waiting = one.second.waiting;
+    const auto all_done = [waiting](const Outcome& outcome) {
+      for (const Done& done : waiting) done(outcome);
+    };
+    if (books.count(one.first) != 0) {
+      cleanup_later(owner, one.second.id, all_done);
+    } else {
+      all_done({});
+    }
   }
 }
 
@@ -390,26 +474,30 @@ Call VolumeIsolation::prepare(const std::string& container_id, const std::string
   const std::string key = preparing.key;
   const bool fresh = preparing.fresh;
   if (!prepares_.run([this, preparing] { prepare_job(preparing); })) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (fresh) known_.erase(key);
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (fresh) known_.erase(key);
+    }
     done(failure("so many prepare calls wait for dvdid that no further one can"));
   }
   return call;
 }
 
 void VolumeIsolation::prepare_job(const Preparing& preparing) {
+  const Time until =
+      std::chrono::steady_clock::now() + std::chrono::milliseconds(parameters_.prepare_timeout_ms);
   Reply reply;
   if (preparing.call->cancelled()) {
     reply.code = DVDI_CANCELLED;
     reply.outcome = DVDI_OUTCOME_NOT_SENT;
   } else {
-    reply = recover_once(preparing.call);
+    reply = recover_once(preparing.call, until);
     // That was another call: of this one nothing was sent.
     reply.outcome = DVDI_OUTCOME_NOT_SENT;
   }
   if (reply.code == DVDI_OK) {
-    reply = ask_again_where_unknown("/v1/prepare", preparing.document, parameters_.prepare_timeout_ms,
-                                    preparing.call);
+    reply = ask_again_where_unknown("/v1/prepare", preparing.document,
+                                    std::max<std::int64_t>(left_until(until), 1), preparing.call);
   }
   if (reply.code != DVDI_OK) {
     if (reply.outcome == DVDI_OUTCOME_NOT_SENT && preparing.fresh) {
@@ -422,7 +510,8 @@ void VolumeIsolation::prepare_job(const Preparing& preparing) {
   Outcome outcome;
   std::string wrong;
   if (read_launch_info(reply.body, outcome.launch_info, wrong)) {
-    wrong = check_sandbox_place(preparing.config, flags_.sandbox_directory, outcome.launch_info);
+    wrong = check_sandbox_place(preparing.config, flags_.sandbox_directory, outcome.launch_info,
+                                parameters_.rules);
   }
   if (!wrong.empty()) {
     preparing.done(failure(wrong));
@@ -458,16 +547,25 @@ Call VolumeIsolation::isolate(const std::string& container_id, std::int64_t pid,
 void VolumeIsolation::cleanup(const std::string& container_id, const Done& done) {
   const std::string key = container_key(container_id);
   std::string owner;
+  bool waits = false;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     owner = owner_;
     if (recovery_owed_) {
-      ended_.emplace(key, container_id);
+      Ended& ended = ended_[key];
+      ended.id = container_id;
+      const bool listed =
+          orphan_keys_.count(key) != 0 ||
+          std::any_of(live_.begin(), live_.end(), [&](const LiveContainer& one) { return one.key == key; });
+      // Until dvdid has been asked, it may have what the agent's list shows no volumes of.
+      waits = listed && !asked_ && known_.count(key) == 0;
+      if (waits) ended.waiting.push_back(done);
       live_.erase(std::remove_if(live_.begin(), live_.end(),
                                  [&](const LiveContainer& one) { return one.key == key; }),
                   live_.end());
     }
   }
+  if (waits) return;
   if (!knows(key)) {
     done({});
     return;

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -79,12 +80,15 @@ class VolumeIsolation {
   std::string explain(const Reply& reply) const;
   std::chrono::milliseconds longer(std::chrono::milliseconds wait) const;
   std::string owner_of(const std::string& sandbox);
+  bool owner_is_known();
   bool knows(const std::string& key);
 
   bool read_former(Recovery& recovery);
   Reply adopt_former(const std::vector<FormerMount>& former, const std::set<std::string>& live,
                      const Call& call);
-  Reply recover_once(const Call& call);
+  Reply recover_once(const Call& call, Time until);
+  Reply tell_of_restart(const std::string& owner, const Call& call);
+  void let_go_of_waiting();
   void settle_recovery(const std::set<std::string>& books);
   void recover_job(const std::shared_ptr<Recovery>& recovery);
   void prepare_job(const Preparing& preparing);
@@ -96,17 +100,26 @@ class VolumeIsolation {
   const std::unique_ptr<Daemon> daemon_;
   const Seams seams_;
 
-  std::mutex recovering_;  // one recovery at a time; taken before mutex_
-  std::mutex mutex_;       // of what follows, up to the pools; never held during a call
+  std::mutex mutex_;         // of what follows, up to the pools; never held during a call, nor a Done
+  bool recovering_ = false;  // one recovery at a time
+  std::condition_variable recovered_;
   std::string owner_;
   std::set<std::string> known_;  // keys of containers that dvdid may have
   // What dvdid has not heard yet of the agent's restart.
   bool recovery_owed_ = false;
   std::vector<LiveContainer> live_;
   std::vector<std::string> orphans_;
-  std::vector<FormerMount> former_;           // what the first isolator left
-  bool former_read_ = false;                  // its list is to be set aside when dvdid has it
-  std::map<std::string, std::string> ended_;  // key -> id, of those that were cleaned up meanwhile
+  std::vector<FormerMount> former_;  // what the first isolator left
+  bool former_read_ = false;         // its list is to be set aside when dvdid has it
+  std::set<std::string> orphan_keys_;
+  // Those that were cleaned up meanwhile, by key. Who waits for such a cleanup does so until dvdid has been
+  // asked for the first time: it may have the container, and then lets go of its volumes first.
+  struct Ended {
+    std::string id;
+    std::vector<Done> waiting;
+  };
+  std::map<std::string, Ended> ended_;
+  bool asked_ = false;
   std::set<Call> running_;
   bool stopping_ = false;
 

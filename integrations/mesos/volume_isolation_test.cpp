@@ -139,6 +139,12 @@ class VolumeIsolationTest : public testing::Test {
   static Done into(std::promise<Outcome>& promise) {
     return [&promise](const Outcome& outcome) { promise.set_value(outcome); };
   }
+  // The daemon answers from now on.
+  void let_go() {
+    const std::lock_guard lock(script->mutex);
+    script->hold = false;
+    script->changed.notify_all();
+  }
   Outcome prepare(const std::string& id, const std::string& config = with_volume) {
     std::promise<Outcome> done;
     isolation->prepare(id, config, into(done));
@@ -333,20 +339,60 @@ TEST_F(VolumeIsolationTest, RecoverWithoutExternalVolumesDoesNotWaitButIsMadeUpF
   script->hold = true;  // a daemon that is there and does not answer
   EXPECT_EQ(recover({live_b}, {R"({"value":"o"})"}).kind, Kind::done);
   script->wait_for(1);
-  // An orphan and a live one end meanwhile; dvdid is not needed for that.
-  EXPECT_EQ(cleanup(R"({"value":"o"})").kind, Kind::done);
-  EXPECT_EQ(cleanup(R"({"value":"b"})").kind, Kind::done);
+  // An orphan and a live one end meanwhile: dvdid may have them, so their cleanup waits for its answer.
+  std::promise<Outcome> orphan, live, again;
+  isolation->cleanup(R"({"value":"o"})", into(orphan));
+  isolation->cleanup(R"({"value":"b"})", into(live));
+  isolation->cleanup(R"({"value":"b"})", into(again));
+  EXPECT_EQ(cleanup(R"({"value":"neither"})").kind, Kind::done) << "that one dvdid cannot have";
+  EXPECT_EQ(orphan.get_future().wait_for(std::chrono::seconds(0)), std::future_status::timeout);
   script->next(ok(R"({"containers":[{"owner":"/not/there/w","id":"o"},{"owner":"run","id":"b"}]})"));
-  {
-    const std::lock_guard lock(script->mutex);
-    script->hold = false;
-    script->changed.notify_all();
-  }
-  // What the books had of them is cleaned up afterwards.
+  let_go();
+  EXPECT_EQ(live.get_future().get().kind, Kind::done);
+  EXPECT_EQ(again.get_future().get().kind, Kind::done);
   script->wait_for(3);
   EXPECT_EQ(script->paths(), (std::vector<std::string>{"/v1/containers", "/v1/recover", "/v1/cleanup"}));
   EXPECT_THAT(script->calls[1].second, HasSubstr(R"("containers":[])"));
   EXPECT_THAT(script->calls[2].second, HasSubstr(R"({"value":"o"})"));
+}
+
+TEST_F(VolumeIsolationTest, ACleanupDoesNotWaitForADaemonThatIsAway) {
+  script->hold = true;
+  EXPECT_EQ(recover({live_b}).kind, Kind::done);
+  script->wait_for(1);
+  std::promise<Outcome> live;
+  isolation->cleanup(R"({"value":"b"})", into(live));
+  script->otherwise(away());
+  let_go();
+  EXPECT_EQ(live.get_future().get().kind, Kind::done);
+}
+
+TEST_F(VolumeIsolationTest, APrepareWaitsForTheRecoveryNoLongerThanItMayTake) {
+  parameters.prepare_timeout_ms = 1;
+  make();
+  script->hold = true;
+  EXPECT_EQ(recover({live_b}).kind, Kind::done);
+  script->wait_for(1);
+  EXPECT_THAT(prepare(a).text, HasSubstr("still being told of the agent's restart"));
+  EXPECT_EQ(script->paths(), std::vector<std::string>{"/v1/containers"});
+}
+
+TEST_F(VolumeIsolationTest, AGivenUpPrepareDoesNotWaitForTheRecovery) {
+  script->hold = true;
+  EXPECT_EQ(recover({live_b}).kind, Kind::done);
+  script->wait_for(1);
+  std::promise<Outcome> done;
+  isolation->prepare(a, with_volume, into(done))->cancel();
+  EXPECT_EQ(done.get_future().get().kind, Kind::discarded);
+}
+
+TEST_F(VolumeIsolationTest, RecoverFailsWhereTheOwnerIsNotKnown) {
+  work_dir.clear();
+  make();
+  const Outcome outcome = recover({R"({"container_id":{"value":"a"},"directory":"/x",)" +
+                                   live_a.substr(live_a.find("\"container_info\""))});
+  EXPECT_EQ(outcome.kind, Kind::failed);
+  EXPECT_THAT(outcome.text, HasSubstr("work_dir"));
 }
 
 TEST_F(VolumeIsolationTest, ALiveContainerThatOnlyTheBooksKnowIsRecoveredAndCleanedUp) {
@@ -423,10 +469,12 @@ TEST_F(FormerStateTest, IsAdoptedBeforeTheRecoveryAndSetAside) {
   EXPECT_EQ(sent.find("old-b"), sent.rfind("old-b")) << "once";
   EXPECT_THAT(sent, testing::Not(HasSubstr("dead")));
   EXPECT_TRUE(is_set_aside());
-  ASSERT_EQ(warnings.size(), 2U);
-  EXPECT_THAT(warnings[0], HasSubstr("`dvdi volume release x/old-dead`"));
-  EXPECT_THAT(warnings[1],
-              HasSubstr("'old-a' of driver 'x' at '/mnt/old-a' for container a, and it is not there: why"));
+  ASSERT_EQ(warnings.size(), 3U);
+  EXPECT_THAT(warnings[0], HasSubstr("has 4 mounts"));
+  EXPECT_THAT(warnings[1], HasSubstr("`dvdi volume release x/old-dead`"));
+  EXPECT_THAT(
+      warnings[2],
+      HasSubstr("'old-a' of driver 'x' at '/mnt/old-a' for container a, and dvdid has not adopted it: why"));
   EXPECT_EQ(cleanup(R"({"value":"b"})").kind, Kind::done);
   EXPECT_EQ(script->paths().back(), "/v1/cleanup");
   // And never again.
@@ -453,11 +501,7 @@ TEST_F(FormerStateTest, WithoutALiveContainerNobodyWaitsForIt) {
   EXPECT_EQ(recover({live_b}).kind, Kind::done);
   script->next(ok(books_empty));
   script->next(ok(adopted({"found"})));
-  {
-    const std::lock_guard lock(script->mutex);
-    script->hold = false;
-    script->changed.notify_all();
-  }
+  let_go();
   script->wait_for(2);
   EXPECT_EQ(script->paths(), (std::vector<std::string>{"/v1/containers", "/v1/adopt"}));
 }
@@ -470,6 +514,26 @@ TEST_F(FormerStateTest, ADamagedOneKeepsTheAgentFromComingUp) {
   EXPECT_THAT(outcome.text, HasSubstr("first_isolator_state"));
   EXPECT_TRUE(script->paths().empty());
   EXPECT_FALSE(is_set_aside());
+}
+
+TEST_F(FormerStateTest, WhatDvdidRefusesNamesTheListAndWhatToDo) {
+  former({"b"});
+  script->next(ok(books_empty));
+  script->next(refused("no such thing"));
+  const Outcome outcome = recover({live_b});
+  EXPECT_EQ(outcome.kind, Kind::failed);
+  EXPECT_THAT(outcome.text, HasSubstr(parameters.first_isolator_state));
+  EXPECT_THAT(outcome.text, HasSubstr("first_isolator_state to none"));
+}
+
+TEST_F(FormerStateTest, OneThatIsNotThereIsNamedWhereItWasAskedFor) {
+  EXPECT_EQ(recover({}).kind, Kind::done);
+  EXPECT_TRUE(warnings.empty());
+  parameters.first_isolator_state_given = true;
+  make();
+  EXPECT_EQ(recover({}).kind, Kind::done);
+  ASSERT_EQ(warnings.size(), 1U);
+  EXPECT_THAT(warnings[0], HasSubstr("there is no list"));
 }
 
 TEST_F(FormerStateTest, AnAnswerThatSaysNotOfEachMountEndsIt) {

@@ -67,6 +67,8 @@ void WorkerPool::work() {
     Job job = std::move(waiting_.begin()->second.job);
     if (waiting_.begin()->second.counts) --counted_;
     waiting_.erase(waiting_.begin());
+    // Whoever was to wake at the next one's time may be this very thread.
+    if (!waiting_.empty()) changed_.notify_one();
     lock.unlock();
     job();
     job = nullptr;  // what it holds goes without the lock

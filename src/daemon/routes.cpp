@@ -299,10 +299,11 @@ Status Routes::adopt(Call& call) {
   if (from.size() > spec::max_path_bytes) return wrong("from: too long");
   const json::value* given = json::find(body, "mounts");
   if (given == nullptr || !given->is_array()) return wrong("mounts: a list of mounts is needed");
+  // One that no driver can have mounted does not keep the others from being adopted.
+  std::vector<volume::Adopted> all;
   std::vector<volume::LeftBehind> mounts;
-  spec::Problems problems;
   for (const json::value& one : given->get_array()) {
-    const std::string place = fmt::format("mounts[{}]", mounts.size());
+    const std::string place = fmt::format("mounts[{}]", all.size());
     if (!one.is_object()) return wrong(place + ": must be an object");
     DVDI_CHECK(only_members(one, {"driver", "name", "mount_point", "mount_id"}));
     volume::LeftBehind mount;
@@ -314,17 +315,25 @@ Status Routes::adopt(Call& call) {
         return wrong(fmt::format("{}.mount_id: a text of at most {} bytes", place, max_mount_id_bytes));
       mount.mount_id = id->get_string();
     }
-    spec::check_driver_name({.value = mount.volume.driver, .place = place + ".driver"}, problems);
-    spec::check_volume_name({.value = mount.volume.name, .place = place + ".name"}, problems);
-    spec::check_absolute_path({.value = mount.mount_point, .place = place + ".mount_point"},
-                              "the mount point", problems);
-    mounts.push_back(std::move(mount));
+    spec::Problems problems;
+    spec::check_driver_name({.value = mount.volume.driver, .place = "driver"}, problems);
+    spec::check_volume_name({.value = mount.volume.name, .place = "name"}, problems);
+    spec::check_absolute_path({.value = mount.mount_point, .place = "mount_point"}, "the mount point",
+                              problems);
+    all.push_back({.volume = mount.volume,
+                   .mount_point = mount.mount_point,
+                   .what = volume::Adopted::What::absent,
+                   .reason = problems.empty() ? "" : problems.error("no driver can have made it").text()});
+    if (problems.empty()) mounts.push_back(std::move(mount));
   }
-  if (!problems.empty()) return problems.error("the mounts cannot be adopted");
-  const auto adopted = parts_.adopt(call.to_the_end(), from, mounts);
+  auto adopted = parts_.adopt(call.to_the_end(), from, mounts);
   parts_.changed();
   if (!adopted) return fail(adopted.error());
-  return call.give({{"mounts", wire::to_json(*adopted)}});
+  auto next = adopted->begin();
+  for (volume::Adopted& one : all) {
+    if (one.reason.empty()) one = std::move(*next++);
+  }
+  return call.give({{"mounts", wire::to_json(all)}});
 }
 
 Status Routes::prepare(Call& call) {

@@ -77,8 +77,8 @@ Result<ServerLook> Work::look(const MountRow& row) {
                         volume_.text());
 }
 
-Result<Claim> Work::verify(const std::string& path, bool plain_directory) {
-  DVDI_TRY(Claim claim, verify_claim(context_, parts_.helpers, volume_, path, plain_directory));
+Result<Claim> Work::verify(const std::string& path, bool plain_directory, const MountTable* before) {
+  DVDI_TRY(Claim claim, verify_claim(context_, parts_.helpers, volume_, path, plain_directory, before));
   MountRow row;
   row.mount_point = claim.mount_point;
   row.folder = claim.folder;

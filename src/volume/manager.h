@@ -157,7 +157,7 @@ struct Adopted {
   enum class What {
     found,   // it is there, and written down as `unknown`, pending `found`
     known,   // the books have a mount of the volume already: nothing changed
-    absent,  // nothing is mounted there: nothing changed
+    absent,  // nothing is mounted there, or another volume: nothing changed
   };
   VolumeKey volume;
   std::string mount_point;
@@ -296,7 +296,8 @@ class Manager final : public Holdings {
   // the context ends. To be repeated until it is finished: a driver may come up later.
   Result<Rebuilt> rebuild(const Context& context);
   // Mounts of a predecessor, which `from` names, for containers that recover will name, or for nobody. In the
-  // order of `mounts`. No driver is called. To be repeated after an error: what is known by then stays.
+  // order of `mounts`. No driver is called. An error where it cannot be seen whether one is there; to be
+  // repeated: what is known by then stays.
   Result<std::vector<Adopted>> adopt(const Context& context, const std::string& from,
                                      const std::vector<LeftBehind>& mounts);
   // Containers of `owner` whose processes are gone: the engine that worked on them, and the task's init if

@@ -288,6 +288,39 @@ TEST_F(ManagerFolder, OfTheHostIsRefused) {
   ASSERT_EQ(::umount2(own.c_str(), MNT_DETACH), 0);
 }
 
+TEST_F(ManagerFolder, ThatIsCalledLikeTheVolumeMustBeNew) {
+  const auto got = acquire("c", {want("data")});  // data/data
+  ASSERT_TRUE(got) << got.error().text();
+  EXPECT_EQ(row("data")->mounted_at(), fake->mount_point("data"));
+  EXPECT_TRUE(release("c"));
+  // A file system of the host that is called like the volume, and a plain folder in it.
+  const std::string host = folder + "/volumes";
+  std::filesystem::create_directories(host);
+  ASSERT_EQ(::mount("host", host.c_str(), "tmpfs", 0, nullptr), 0);
+  EXPECT_FALSE(claim("volumes", host + "/volumes"));
+  ASSERT_EQ(::umount2(host.c_str(), MNT_DETACH), 0);
+}
+
+TEST_F(ManagerFolder, ALinkOutOfTheVolumeIsRefused) {
+  const std::string own = folder + "/volumes/a";
+  std::filesystem::create_directories(own);
+  ASSERT_EQ(::mount("own", own.c_str(), "tmpfs", 0, nullptr), 0);
+  std::filesystem::create_directories(folder + "/home");
+  ASSERT_EQ(::mount("home", (folder + "/home").c_str(), "tmpfs", 0, nullptr), 0);
+  std::filesystem::create_directory_symlink(folder + "/home", own + "/data");
+  std::filesystem::create_directories(own + "/real");
+  std::filesystem::create_directory_symlink("real", own + "/inside");
+  fake->lie("a", own + "/data");
+  const auto refused = acquire("c1", {want("a")});
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().text(), HasSubstr("leads out of the volume"));
+  fake->behave();
+  EXPECT_TRUE(claim("a", own + "/inside"));
+  EXPECT_TRUE(release("claims-a"));
+  ASSERT_EQ(::umount2(own.c_str(), MNT_DETACH), 0);
+  ASSERT_EQ(::umount2((folder + "/home").c_str(), MNT_DETACH), 0);
+}
+
 TEST_F(ManagerServed, AServerThatLivesIsProbedAndItsMountSharedWithoutADriverCall) {
   ASSERT_TRUE(acquire("c1", {want("a")}));
   EXPECT_TRUE(probe().anything);

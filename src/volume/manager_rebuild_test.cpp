@@ -166,6 +166,19 @@ TEST_F(ManagerAdopt, TheRootDirectoryIsNobodysVolume) {
   }
 }
 
+TEST_F(ManagerAdopt, OneMountIsOneVolumes) {
+  const std::string point = mount_elsewhere("a");
+  ASSERT_TRUE(acquire("c", {want("b")}));
+  const auto adopted =
+      adopt({{volume("a"), point, ""}, {volume("A"), point, ""}, {volume("B"), fake->mount_point("b"), ""}});
+  EXPECT_EQ(adopted[0].what, What::found);
+  EXPECT_EQ(adopted[1].what, What::absent);
+  EXPECT_THAT(adopted[1].reason, HasSubstr("fake/a"));
+  EXPECT_EQ(adopted[2].what, What::absent);
+  EXPECT_FALSE(row("A"));
+  EXPECT_FALSE(row("B"));
+}
+
 TEST_F(ManagerAdopt, ALiveContainerTakesItOverAndItsEndUnmountsIt) {
   const std::string point = mount_elsewhere("a");
   adopt({{volume("a"), point, ""}});

@@ -175,6 +175,15 @@ Result<std::vector<Adopted>> Manager::adopt(const Context& context, const std::s
   DVDI_TRY(const MountTable table, MountTable::read());
   const MountIndex index(table);
   const std::string note = fmt::format("it was mounted before dvdi: {} has it", printable(from));
+  std::vector<MountRow> rows;
+  DVDI_CHECK(state.read(context, "read the mounts", [&](Reader& reader) -> Status {
+    DVDI_TRY(rows, reader.mounts());
+    return {};
+  }));
+  std::map<std::uint64_t, VolumeKey> whose;  // by the kernel's mount id
+  for (const MountRow& row : rows) {
+    if (row.identity && shows(table, row)) whose.emplace(row.identity->mount_id, row.volume);
+  }
   std::vector<Adopted> adopted;
   for (const LeftBehind& one : mounts) {
     DVDI_CHECK(context.check("adopt mounts"));
@@ -182,10 +191,18 @@ Result<std::vector<Adopted>> Manager::adopt(const Context& context, const std::s
         .volume = one.volume, .mount_point = one.mount_point, .what = Adopted::What::absent, .reason = {}});
     const auto claim = claim_at(context, state.parts.helpers, index, one.volume, one.mount_point);
     if (!claim) {
+      // Whether it is there could not be seen: not now, perhaps later.
+      if (claim.error().code != Code::driver_violation) return claim.error();
       made.reason = claim.error().message;
       continue;
     }
     made.mount_point = claim->mount_point;
+    const auto [user, first] = whose.emplace(claim->identity->mount_id, one.volume);
+    if (!first && user->second != one.volume) {
+      // With two of one mount, the end of one would take it away from the other.
+      made.reason = fmt::format("it is the mount of volume {}", user->second.text());
+      continue;
+    }
     DVDI_TRY(const bool noted,
              state.note_found(context.detached(time_to_record), one.volume, *claim, note, one.mount_id));
     made.what = noted ? Adopted::What::found : Adopted::What::known;

@@ -113,7 +113,8 @@ std::vector<std::string> plan(const Context& context, const VolumeKey& volume, c
     }
   }
   const Duration most = policy.deadline(volume.driver, driver::Operation::unmount);
-  steps.push_back(fmt::format("call the driver's Unmount with that mount id, once, for at most {} s",
+  steps.push_back(fmt::format("call the driver's Unmount with {} mount id, once, for at most {} s",
+                              row.driver_id && row.driver_id->empty() ? "no" : "that",
                               std::chrono::ceil<std::chrono::seconds>(most).count()));
   if (row.identity && has_server(row.identity->fs_type)) {
     steps.emplace_back("if the driver leaves the mount behind and its server is gone, detach the dead mount");

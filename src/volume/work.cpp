@@ -143,7 +143,7 @@ Result<Mounted> Work::mount_first(MountRow row, const Request& request,
     return failed(std::move(path).error(), known ? MountState::absent : MountState::unknown, took);
   }
   const bool plain = calls_.may_be_plain_directory(context_, volume_);
-  auto claim = verify(*path, plain);
+  auto claim = verify(*path, plain, &*before);
   if (!claim) {
     auto result = failed(std::move(claim).error(), MountState::unknown, took);
     // The driver counts us as a user of whatever it did: give that back at once.

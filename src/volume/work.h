@@ -66,7 +66,7 @@ class Work {
   std::optional<Claim> find_mount(const MountRow& row);
   // A claim of the driver's, held against the kernel's table, and against the server behind it, if there is
   // one.
-  Result<Claim> verify(const std::string& path, bool plain_directory);
+  Result<Claim> verify(const std::string& path, bool plain_directory, const MountTable* before = nullptr);
   // What the server behind the mount of a row says; a mount without one answers.
   Result<ServerLook> look(const MountRow& row);
   // `mounted` to `unknown`: the mount went without us.

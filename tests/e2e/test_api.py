@@ -119,7 +119,10 @@ def test_every_call_and_its_errors(dvdi, api):
 
     left = {"driver": "local", "name": "old", "mount_point": str(dvdi.root / "nothing")}
     assert [one["result"] for one in api.call("POST", "/v1/adopt", {"from": "x", "mounts": [left]}, 200)["mounts"]] == ["absent"]
-    for wrong in ({"mount_point": "relative"}, {"name": ""}, {"driver": "a/b"}, {"mount_id": 7}, {"colour": "red"}):
+    for wrong in ({"mount_point": "relative"}, {"driver": "a\nb"}):
+        [one, other] = api.call("POST", "/v1/adopt", {"from": "x", "mounts": [{**left, **wrong}, left]}, 200)["mounts"]
+        assert (one["result"], other["result"]) == ("absent", "absent") and one["reason"] != other["reason"], one
+    for wrong in ({"name": ""}, {"mount_id": 7}, {"colour": "red"}):
         api.call("POST", "/v1/adopt", {"from": "x", "mounts": [{**left, **wrong}]}, 400)
     api.call("POST", "/v1/adopt", {"mounts": []}, 400)
 

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import pathlib
+import struct
 import subprocess
 
 import pytest
@@ -357,10 +358,11 @@ def test_what_the_first_isolator_mounted_is_adopted(dvdi):
         points[name] = nfs.request("Mount", {"Name": name})["Mountpoint"]
     points["gone"] = str(dvdi.root)
     agent = Agent(dvdi)
-    agent.former_state.write_bytes(b"".join(field(1, b"".join([
+    message = b"".join(field(1, b"".join([
         field(1, container), field(2, "nfs"), field(3, name), field(4, points[name]), field(5, "size=5"),
         field(6, str(dvdi.root)), field(7, "/usr/bin/dvdcli"), field(8, "false")]))
-        for container, name in (("c", "kept"), ("dead", "left"), ("dead", "gone"))))
+        for container, name in (("c", "kept"), ("dead", "left"), ("dead", "gone")))
+    agent.former_state.write_bytes(struct.pack("<I", len(message)) + message)  # as Mesos' checkpoint() writes it
     dvdi.start_daemon()
     with a_process() as task:
         state = {"container_id": {"value": "c"}, "pid": task.pid, "directory": str(agent.work_dir),
