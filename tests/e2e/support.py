@@ -7,6 +7,7 @@ kernel says.
 
 import contextlib
 import ctypes
+import functools
 import http.client
 import json
 import os
@@ -19,9 +20,12 @@ import sys
 import tempfile
 import time
 
+import jsonschema
+
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 EXAMPLES = ROOT / "examples"
+EVENT_SCHEMA = json.loads((ROOT / "docs" / "events.schema.json").read_text())
 
 # Passed on from the caller: lanes of ./check set them.
 PASSED_ON = ("PATH", "DVDI_KERNEL", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS", "LSAN_OPTIONS")
@@ -51,6 +55,14 @@ def eventually(condition, timeout=30, what=None):
         if time.monotonic() > end:
             raise AssertionError(f"not within {timeout} s: {what or condition}: last {last or value!r}") from last
         time.sleep(0.02)  # between two looks, not instead of one
+
+
+@functools.cache
+def event_validator(name):
+    """Of the events of one type: the schema without its choice among all types, which takes long."""
+    whole = {key: value for key, value in EVENT_SCHEMA.items() if key != "allOf"}
+    data = {"$ref": f"#/$defs/types/{name}"} if name in EVENT_SCHEMA["$defs"]["types"] else {}
+    return jsonschema.Draft202012Validator({**whole, "properties": {**whole["properties"], "data": data}})
 
 
 def program():
@@ -467,6 +479,13 @@ class Node:
         folders = [self.state_dir / "local" / "mnt", *(plugin.mount_folder for plugin in self.plugins)]
         return mount_points_below(*folders)
 
+    def check_events(self):
+        """Each event is as docs/events.schema.json says."""
+        for line in self.run("--format", "json", "events", code=0).stdout.splitlines():
+            event = json.loads(line)
+            wrong = jsonschema.exceptions.best_match(event_validator(event["type"]).iter_errors(event))
+            assert wrong is None, f"{wrong.message} at {list(wrong.absolute_path)}: {line}"
+
     def check_books(self):
         """The event log is intact, and the books say what the kernel's table says."""
         assert self.json("events", "verify")["intact"]
@@ -506,6 +525,7 @@ class Node:
         if not failed and self.state_dir.exists():
             attempt(self.check_released)
             attempt(self.check_books)
+            attempt(self.check_events)
         if self.daemon:
             attempt(self.daemon.stop)
             if failed:
