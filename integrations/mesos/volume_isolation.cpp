@@ -205,8 +205,9 @@ Call VolumeIsolation::recover(const std::vector<std::string>& states, const std:
   } else {
     done({});
   }
-  if (!recovers_.run([this, recovery] { recover_job(recovery); }) && recovery->done) {
-    recovery->done(failure("no thread can be made for recover"));
+  if (!recovers_.run([this, recovery] { recover_job(recovery); })) {
+    let_go_of_waiting();
+    if (recovery->done) recovery->done(failure("no thread can be made for recover"));
   }
   return recovery->call;
 }
@@ -233,10 +234,10 @@ bool VolumeIsolation::read_former(Recovery& recovery) {
       known_.insert(one.key);
       if (!counted && recovery.external++ == 0) recovery.first = one.key;
     }
-    former_ = std::move(former);
+    former_ = former;
     former_read_ = true;
-    seams_.warn("the first DVDI isolator's list '" + path + "' has " + number_of(former_.size(), "mount"));
   }
+  seams_.warn("the first DVDI isolator's list '" + path + "' has " + number_of(former.size(), "mount"));
   if (recovery.external == 0) {
     recovery.done({});
     recovery.done = nullptr;
@@ -338,10 +339,14 @@ Reply VolumeIsolation::recover_once(const Call& call, Time until) {
       }
       recovered_.wait_for(lock, std::chrono::milliseconds(100));  // a cancellation wakes nobody
     }
-    // Without a work directory there is no container yet: the first one's sandbox tells.
-    if (!recovery_owed_ || owner_.empty()) return good();
+    if (!recovery_owed_) return good();
     owner = owner_;
-    recovering_ = true;
+    recovering_ = !owner.empty();
+  }
+  if (owner.empty()) {
+    // Without a work directory there is no container yet: the first one's sandbox tells.
+    let_go_of_waiting();
+    return good();
   }
   const Reply reply = tell_of_restart(owner, call);
   {
@@ -555,7 +560,7 @@ void VolumeIsolation::cleanup(const std::string& container_id, const Done& done)
       Ended& ended = ended_[key];
       ended.id = container_id;
       const bool listed =
-          orphan_keys_.count(key) != 0 ||
+          orphan_keys_.count(key) != 0 || !ended.waiting.empty() ||
           std::any_of(live_.begin(), live_.end(), [&](const LiveContainer& one) { return one.key == key; });
       // Until dvdid has been asked, it may have what the agent's list shows no volumes of.
       waits = listed && !asked_ && known_.count(key) == 0;

@@ -345,11 +345,14 @@ TEST_F(VolumeIsolationTest, RecoverWithoutExternalVolumesDoesNotWaitButIsMadeUpF
   isolation->cleanup(R"({"value":"b"})", into(live));
   isolation->cleanup(R"({"value":"b"})", into(again));
   EXPECT_EQ(cleanup(R"({"value":"neither"})").kind, Kind::done) << "that one dvdid cannot have";
+  auto first = live.get_future(), second = again.get_future();
   EXPECT_EQ(orphan.get_future().wait_for(std::chrono::seconds(0)), std::future_status::timeout);
+  EXPECT_EQ(first.wait_for(std::chrono::seconds(0)), std::future_status::timeout);
+  EXPECT_EQ(second.wait_for(std::chrono::seconds(0)), std::future_status::timeout);
   script->next(ok(R"({"containers":[{"owner":"/not/there/w","id":"o"},{"owner":"run","id":"b"}]})"));
   let_go();
-  EXPECT_EQ(live.get_future().get().kind, Kind::done);
-  EXPECT_EQ(again.get_future().get().kind, Kind::done);
+  EXPECT_EQ(first.get().kind, Kind::done);
+  EXPECT_EQ(second.get().kind, Kind::done);
   script->wait_for(3);
   EXPECT_EQ(script->paths(), (std::vector<std::string>{"/v1/containers", "/v1/recover", "/v1/cleanup"}));
   EXPECT_THAT(script->calls[1].second, HasSubstr(R"("containers":[])"));
@@ -365,6 +368,14 @@ TEST_F(VolumeIsolationTest, ACleanupDoesNotWaitForADaemonThatIsAway) {
   script->otherwise(away());
   let_go();
   EXPECT_EQ(live.get_future().get().kind, Kind::done);
+}
+
+TEST_F(VolumeIsolationTest, ACleanupDoesNotWaitWhereTheOwnerIsNotKnown) {
+  work_dir.clear();
+  make();
+  EXPECT_EQ(recover({}, {R"({"value":"o"})"}).kind, Kind::done);
+  EXPECT_EQ(cleanup(R"({"value":"o"})").kind, Kind::done);
+  EXPECT_TRUE(script->paths().empty());
 }
 
 TEST_F(VolumeIsolationTest, APrepareWaitsForTheRecoveryNoLongerThanItMayTake) {
