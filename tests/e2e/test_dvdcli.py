@@ -11,13 +11,15 @@ from support import Dvdcli, eventually
 CALLS = json.loads((support.ROOT / "tests" / "data" / "mesos" / "dvdcli-calls.json").read_text())
 VOLUME = ("--volumedriver=rc", "--volumename=v")
 REMOTE = "--volumeopts=remote=loc:"
+# Until then the debts that nobody can pay yet are tried, far more often than usual: they must not be parked meanwhile.
+LATE = {"late_answer": "5s", "attempts": 1000}
 
 
 @pytest.fixture(params=["daemonless", "dvdid"])
 def hosted(request, dvdi):
     """The node, with a daemon and without one; plugins are started after it, which either finds."""
     # A Mount whose caller was killed is still answered, some time later.
-    dvdi.configure({"debts": {"late_answer": "5s"}})
+    dvdi.configure({"debts": LATE})
     if request.param == "dvdid":
         dvdi.start_daemon()
     return dvdi
@@ -302,7 +304,7 @@ def test_a_term_signal_keeps_intent_and_reference_too(hosted, dvdcli, nfs):
 
 def test_a_mount_that_hangs_ends_at_its_deadline_and_leaves_no_reference(dvdi):
     """The driver's own deadline here: that of dvdcli is 110 s."""
-    dvdi.configure({"deadlines": {"mount": "1s"}, "debts": {"late_answer": "5s"}})
+    dvdi.configure({"deadlines": {"mount": "1s"}, "debts": LATE})
     nfs, dvdcli = dvdi.faulty("nfs"), Dvdcli(dvdi)
     for prepare_next in (dvdi.start_daemon, lambda: None):
         nfs.rule("Mount", "hold")
