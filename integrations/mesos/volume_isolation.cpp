@@ -38,12 +38,6 @@ Reply bad_answer(const std::string& what) {
   return reply;
 }
 
-std::int64_t left_until(std::chrono::steady_clock::time_point until) {
-  const auto left =
-      std::chrono::duration_cast<std::chrono::milliseconds>(until - std::chrono::steady_clock::now());
-  return std::max<std::int64_t>(left.count(), 0);
-}
-
 std::string number_of(std::size_t count, const char* one) {
   return std::to_string(count) + " " + one + (count == 1 ? "" : "s");
 }
@@ -123,7 +117,7 @@ Reply VolumeIsolation::ask(const char* method, const std::string& path, const st
 // effect.
 Reply VolumeIsolation::ask_again_where_unknown(const std::string& path, const std::string& body,
                                                std::int64_t timeout_ms, const Call& call) {
-  const Time until = std::chrono::steady_clock::now() + std::chrono::milliseconds(timeout_ms);
+  const Time until = seams_.now() + std::chrono::milliseconds(timeout_ms);
   Reply reply = ask("POST", path, body, timeout_ms, call);
   const std::int64_t left = left_until(until);
   if (reply.code != DVDI_UNAVAILABLE || reply.outcome != DVDI_OUTCOME_UNKNOWN || left == 0 ||
@@ -139,6 +133,11 @@ Reply VolumeIsolation::ask_again_where_unknown(const std::string& path, const st
 std::string VolumeIsolation::explain(const Reply& reply) const {
   if (reply.code != DVDI_UNAVAILABLE) return "dvdid: " + reply.text;
   return "dvdid is away, or cannot serve, at '" + daemon_->where() + "': " + reply.text;
+}
+
+std::int64_t VolumeIsolation::left_until(Time until) const {
+  const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(until - seams_.now());
+  return std::max<std::int64_t>(left.count(), 0);
 }
 
 std::chrono::milliseconds VolumeIsolation::longer(std::chrono::milliseconds wait) const {
@@ -189,8 +188,8 @@ Call VolumeIsolation::recover(const std::vector<std::string>& states, const std:
     }
     recovery_owed_ = true;
     live_ = std::move(live);
-    orphans_ = orphans;
-    for (const std::string& one : orphans) orphan_keys_.insert(container_key(one));
+    orphans_.clear();
+    for (const std::string& one : orphans) orphans_.emplace(container_key(one), one);
     asked_ = false;
   }
   // What the first isolator's list says of live containers, a thread of ours reads.
@@ -330,7 +329,7 @@ Reply VolumeIsolation::recover_once(const Call& call, Time until) {
   {
     std::unique_lock<std::mutex> lock(mutex_);
     while (recovering_) {
-      if (call->cancelled() || stopping_ || std::chrono::steady_clock::now() >= until) {
+      if (call->cancelled() || stopping_ || seams_.now() >= until) {
         Reply reply;
         reply.code = DVDI_UNAVAILABLE;
         reply.outcome = DVDI_OUTCOME_NOT_SENT;
@@ -384,7 +383,7 @@ Reply VolumeIsolation::tell_of_restart(const std::string& owner, const Call& cal
     const std::lock_guard<std::mutex> lock(mutex_);
     std::copy_if(live_.begin(), live_.end(), std::back_inserter(live),
                  [&](const LiveContainer& one) { return one.external || books.count(one.key) != 0; });
-    orphans = orphans_;
+    for (const auto& one : orphans_) orphans.push_back(one.second);
     former = former_;
   }
   if (!former.empty()) {
@@ -414,14 +413,12 @@ void VolumeIsolation::settle_recovery(const std::set<std::string>& books) {
     for (const LiveContainer& one : live_) {
       if (books.count(one.key) != 0) known_.insert(one.key);
     }
-    for (const std::string& one : orphans_) {
-      const std::string key = container_key(one);
-      if (books.count(key) != 0 && ended_.count(key) == 0) known_.insert(key);
+    for (const auto& one : orphans_) {
+      if (books.count(one.first) != 0 && ended_.count(one.first) == 0) known_.insert(one.first);
     }
     ended.swap(ended_);
     live_.clear();
     orphans_.clear();
-    orphan_keys_.clear();
     former_.clear();
     former_read = std::exchange(former_read_, false);
   }
@@ -475,22 +472,18 @@ Call VolumeIsolation::prepare(const std::string& container_id, const std::string
     const std::lock_guard<std::mutex> lock(mutex_);
     preparing.fresh = known_.insert(preparing.key).second;
   }
-  Call call = preparing.call;
-  const std::string key = preparing.key;
-  const bool fresh = preparing.fresh;
   if (!prepares_.run([this, preparing] { prepare_job(preparing); })) {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      if (fresh) known_.erase(key);
+      if (preparing.fresh) known_.erase(preparing.key);
     }
     done(failure("so many prepare calls wait for dvdid that no further one can"));
   }
-  return call;
+  return preparing.call;
 }
 
 void VolumeIsolation::prepare_job(const Preparing& preparing) {
-  const Time until =
-      std::chrono::steady_clock::now() + std::chrono::milliseconds(parameters_.prepare_timeout_ms);
+  const Time until = seams_.now() + std::chrono::milliseconds(parameters_.prepare_timeout_ms);
   Reply reply;
   if (preparing.call->cancelled()) {
     reply.code = DVDI_CANCELLED;
@@ -560,7 +553,7 @@ void VolumeIsolation::cleanup(const std::string& container_id, const Done& done)
       Ended& ended = ended_[key];
       ended.id = container_id;
       const bool listed =
-          orphan_keys_.count(key) != 0 || !ended.waiting.empty() ||
+          orphans_.count(key) != 0 || !ended.waiting.empty() ||
           std::any_of(live_.begin(), live_.end(), [&](const LiveContainer& one) { return one.key == key; });
       // Until dvdid has been asked, it may have what the agent's list shows no volumes of.
       waits = listed && !asked_ && known_.count(key) == 0;

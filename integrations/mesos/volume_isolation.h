@@ -64,7 +64,8 @@ class VolumeIsolation {
   Call prepare(const std::string& container_id, const std::string& container_config, const Done& done);
   Call isolate(const std::string& container_id, std::int64_t pid, const Done& done);
   // Never fails: a container whose cleanup fails has no end as far as its framework can tell. Repeated until
-  // dvdid has done it; after `cleanup_wait` it is done for the caller and goes on all the same.
+  // dvdid has done it; after `cleanup_wait` it is done for the caller and goes on all the same. That of a
+  // container which recover named, without volumes, is done once dvdid was asked for the first time.
   void cleanup(const std::string& container_id, const Done& done);
 
  private:
@@ -78,6 +79,7 @@ class VolumeIsolation {
   Reply ask_again_where_unknown(const std::string& path, const std::string& body, std::int64_t timeout_ms,
                                 const Call& call);
   std::string explain(const Reply& reply) const;
+  std::int64_t left_until(Time until) const;  // in milliseconds
   std::chrono::milliseconds longer(std::chrono::milliseconds wait) const;
   std::string owner_of(const std::string& sandbox);
   bool owner_is_known();
@@ -108,10 +110,9 @@ class VolumeIsolation {
   // What dvdid has not heard yet of the agent's restart.
   bool recovery_owed_ = false;
   std::vector<LiveContainer> live_;
-  std::vector<std::string> orphans_;
-  std::vector<FormerMount> former_;  // what the first isolator left
-  bool former_read_ = false;         // its list is to be set aside when dvdid has it
-  std::set<std::string> orphan_keys_;
+  std::map<std::string, std::string> orphans_;  // their ids, by key
+  std::vector<FormerMount> former_;             // what the first isolator left
+  bool former_read_ = false;                    // its list is to be set aside when dvdid has it
   // Those that were cleaned up meanwhile, by key. Who waits for such a cleanup does so until dvdid has been
   // asked for the first time: it may have the container, and then lets go of its volumes first.
   struct Ended {

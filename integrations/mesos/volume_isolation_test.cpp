@@ -8,6 +8,7 @@
 #include <fstream>
 #include <future>
 #include <memory>
+#include <thread>
 
 #include "protobuf_test_support.h"
 
@@ -390,11 +391,16 @@ TEST_F(VolumeIsolationTest, APrepareWaitsForTheRecoveryNoLongerThanItMayTake) {
 }
 
 TEST_F(VolumeIsolationTest, AGivenUpPrepareDoesNotWaitForTheRecovery) {
+  parameters.prepare_timeout_ms = std::int64_t{24} * 3600 * 1000;
+  make();
   script->hold = true;
   EXPECT_EQ(recover({live_b}).kind, Kind::done);
   script->wait_for(1);
   std::promise<Outcome> done;
-  isolation->prepare(a, with_volume, into(done))->cancel();
+  const int before = looks;
+  const Call call = isolation->prepare(a, with_volume, into(done));
+  while (looks < before + 2) std::this_thread::yield();  // it waits, and looks at the clock
+  call->cancel();
   EXPECT_EQ(done.get_future().get().kind, Kind::discarded);
 }
 

@@ -54,7 +54,7 @@ Result<std::vector<VolumeView>> volume_views(Reader& reader) {
   for (const MountRow& row : mounts) {
     VolumeView& view = view_of(row.volume);
     view.state = mount_state_name(row.state);
-    view.mount_id = row.driver_id.value_or(row.mount_id);
+    view.mount_id = row.id_for_driver();
     view.mount_point = row.mount_point;
     if (row.identity) {
       view.fs_type = row.identity->fs_type;

@@ -98,6 +98,7 @@ struct MountRow {
   // any ("").
   std::optional<std::string> driver_id;
 
+  const std::string& id_for_driver() const { return driver_id ? *driver_id : mount_id; }
   // Where the kernel's table has it.
   std::string mounted_at() const {
     return folder.empty() ? mount_point : mount_point.substr(0, mount_point.size() - folder.size() - 1);

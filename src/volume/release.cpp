@@ -93,8 +93,10 @@ std::vector<std::string> plan(const Context& context, const VolumeKey& volume, c
                               const Policy& policy) {
   std::vector<std::string> steps;
   const MountRow& row = *books.row;
+  const std::string& id = row.id_for_driver();
   steps.push_back(
-      fmt::format("volume {} of driver {}: mount id {}, {}{}", volume.name, volume.driver, row.mount_id,
+      fmt::format("volume {} of driver {}: {}, {}{}", volume.name, volume.driver,
+                  id.empty() ? "without a mount id" : "mount id " + id,
                   row.mount_point.empty() ? "mounted nobody knows where" : "mount point " + row.mount_point,
                   row.identity ? fmt::format(" ({} of {})", row.identity->fs_type, row.identity->source)
                                : std::string()));
@@ -114,7 +116,7 @@ std::vector<std::string> plan(const Context& context, const VolumeKey& volume, c
   }
   const Duration most = policy.deadline(volume.driver, driver::Operation::unmount);
   steps.push_back(fmt::format("call the driver's Unmount with {} mount id, once, for at most {} s",
-                              row.driver_id && row.driver_id->empty() ? "no" : "that",
+                              id.empty() ? "no" : "that",
                               std::chrono::ceil<std::chrono::seconds>(most).count()));
   if (row.identity && has_server(row.identity->fs_type)) {
     steps.emplace_back("if the driver leaves the mount behind and its server is gone, detach the dead mount");

@@ -40,7 +40,7 @@ Status Work::unmount_unprobed(const MountRow& row) {
   Result<KeyedLocks::Held> unprobed =
       parts_.volume_locks.acquire(context_.with_timeout(long_enough), probe_lock_name(volume_),
                                   fmt::format("wait for the probe of volume {}", volume_.text()));
-  return calls_.unmount(context_, volume_, row.driver_id.value_or(row.mount_id));
+  return calls_.unmount(context_, volume_, row.id_for_driver());
 }
 
 Result<std::optional<std::string>> Work::unmount(MountRow row,
