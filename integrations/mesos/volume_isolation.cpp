@@ -255,8 +255,8 @@ void VolumeIsolation::recover_job(const std::shared_ptr<Recovery>& recovery) {
     if (recovery->done) recovery->done({});
     return;
   }
-  if (recovery->done && recovery->call->cancelled()) {
-    recovery->done(discarded());
+  if (recovery->call->cancelled()) {  // given up, or the end of the object
+    if (recovery->done) recovery->done(discarded());
     return;
   }
   if (recovery->done && (!may_pass(reply) || seams_.now() >= recovery->until)) {
