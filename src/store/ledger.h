@@ -55,6 +55,9 @@ class Reader {
   Result<std::vector<ContainerKey>> staged_leftovers(const std::string& boot_id);
   Result<std::optional<VolumeRow>> volume(const VolumeKey& volume);
   Result<std::vector<VolumeRow>> volumes();
+  Result<std::optional<SinkRow>> sink(const std::string& name);
+  Result<std::vector<SinkRow>> sinks();
+  Result<std::vector<DriverRow>> drivers();
   // A fact of the whole ledger; "" where it is not there.
   Result<std::string> meta(const std::string& name);
   Result<std::vector<StoredEvent>> events(std::uint64_t after, std::size_t limit);
@@ -92,6 +95,8 @@ class Transaction : public Reader {
   Status erase_foreign(const VolumeKey& volume);
   Status put(const VolumeRow& row);
   Status erase_volume(const VolumeKey& volume);
+  Status put(const SinkRow& row);
+  Status put(const DriverRow& row);
   Status put_meta(const std::string& name, const std::string& value);
 
   Status record(const Event& event);  // names the context's caller, if it has one

@@ -171,6 +171,29 @@ VolumeRow read_volume(SQLite::Statement& statement) {
   return row;
 }
 
+SinkRow read_sink(SQLite::Statement& statement) {
+  Columns columns(statement);
+  SinkRow row;
+  row.name = columns.text();
+  row.cursor = static_cast<std::uint64_t>(columns.number());
+  row.replay_until = static_cast<std::uint64_t>(columns.number());
+  row.undelivered = static_cast<std::uint64_t>(columns.number());
+  row.paused = columns.flag();
+  return row;
+}
+
+DriverRow read_driver(SQLite::Statement& statement) {
+  Columns columns(statement);
+  DriverRow row;
+  row.name = columns.text();
+  const std::string state = columns.text();
+  if (state == driver_state_name(DriverState::slow)) row.state = DriverState::slow;
+  if (state == driver_state_name(DriverState::down)) row.state = DriverState::down;
+  row.reason = columns.text();
+  row.since = columns.moment();
+  return row;
+}
+
 template <class Row>
 Result<std::vector<Row>> all(std::string_view what, SQLite::Statement& statement,
                              Row (*read)(SQLite::Statement&)) {
@@ -257,6 +280,12 @@ constexpr const char* volumes_sql =
 constexpr const char* volume_sql =
     "SELECT driver, volume, created_by_us, size_bytes, boot_id, since_wall, since_boot FROM volumes "
     "WHERE driver = ? AND volume = ?";
+constexpr const char* sink_sql =
+    "SELECT name, cursor, replay_until, undelivered, paused FROM sinks WHERE name = ?";
+constexpr const char* sinks_sql =
+    "SELECT name, cursor, replay_until, undelivered, paused FROM sinks ORDER BY name";
+constexpr const char* drivers_sql =
+    "SELECT name, state, reason, boot_id, since_wall, since_boot FROM drivers ORDER BY name";
 constexpr const char* events_sql =
     "SELECT sequence, body, hash FROM events WHERE sequence > ? ORDER BY sequence LIMIT ?";
 constexpr const char* head_sql = "SELECT sequence, hash FROM events ORDER BY sequence DESC LIMIT 1";
@@ -388,6 +417,20 @@ Result<std::optional<VolumeRow>> Reader::volume(const VolumeKey& volume) {
 
 Result<std::vector<VolumeRow>> Reader::volumes() {
   return all("read the volumes", connection_->statement(volumes_sql), read_volume);
+}
+
+Result<std::optional<SinkRow>> Reader::sink(const std::string& name) {
+  auto& statement = connection_->statement(sink_sql);
+  Binder{statement}(name);
+  return one("read how far a sink is", statement, read_sink);
+}
+
+Result<std::vector<SinkRow>> Reader::sinks() {
+  return all("read how far the sinks are", connection_->statement(sinks_sql), read_sink);
+}
+
+Result<std::vector<DriverRow>> Reader::drivers() {
+  return all("read the drivers' states", connection_->statement(drivers_sql), read_driver);
 }
 
 Result<std::vector<StoredEvent>> Reader::events(std::uint64_t after, std::size_t limit) {

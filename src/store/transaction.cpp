@@ -85,8 +85,15 @@ constexpr const char* put_volume_sql =
     "since_boot) "
     "VALUES (?, ?, ?, ?, ?, ?, ?)";
 constexpr const char* erase_volume_sql = "DELETE FROM volumes WHERE driver = ? AND volume = ?";
+constexpr const char* put_sink_sql =
+    "INSERT OR REPLACE INTO sinks (name, cursor, replay_until, undelivered, paused) VALUES (?, ?, ?, ?, ?)";
+constexpr const char* put_driver_sql =
+    "INSERT OR REPLACE INTO drivers (name, state, reason, boot_id, since_wall, since_boot) "
+    "VALUES (?, ?, ?, ?, ?, ?)";
 constexpr const char* put_meta_sql = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)";
-constexpr const char* event_sql = "INSERT INTO events (sequence, body, hash) VALUES (?, ?, ?)";
+constexpr const char* event_sql =
+    "INSERT INTO events (sequence, body, hash, wall, total_bytes) VALUES (?1, ?2, ?3, ?4, ?5 + "
+    "coalesce((SELECT total_bytes FROM events ORDER BY sequence DESC LIMIT 1), 0))";
 constexpr const char* open_usage_sql =
     "INSERT INTO usage_intervals (kind, driver, volume, owner, container, framework, role, principal, user, "
     "size_bytes, boot_id, start_wall, start_boot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
@@ -266,6 +273,23 @@ Status Transaction::erase_volume(const VolumeKey& volume) {
   });
 }
 
+Status Transaction::put(const SinkRow& row) {
+  return guarded("write how far a sink is", [&] {
+    auto& statement = connection_->statement(put_sink_sql);
+    Binder{statement}(row.name)(static_cast<std::int64_t>(row.cursor))(
+        static_cast<std::int64_t>(row.replay_until))(static_cast<std::int64_t>(row.undelivered))(row.paused);
+    statement.exec();
+  });
+}
+
+Status Transaction::put(const DriverRow& row) {
+  return guarded("write a driver's state", [&] {
+    auto& statement = connection_->statement(put_driver_sql);
+    Binder{statement}(row.name)(std::string(driver_state_name(row.state)))(row.reason)(row.since);
+    statement.exec();
+  });
+}
+
 Status Transaction::put_meta(const std::string& name, const std::string& value) {
   return guarded("write a fact of the ledger", [&] {
     auto& statement = connection_->statement(put_meta_sql);
@@ -284,7 +308,9 @@ Status Transaction::record(const Event& event) {
   const std::string body = event_body(named, sequence, *node_id_, head.second, now_.wall);
   return guarded("write an event", [&] {
     auto& statement = connection_->statement(event_sql);
-    Binder{statement}(static_cast<std::int64_t>(sequence))(body)(sha256_hex(body));
+    const std::string hash = sha256_hex(body);
+    Binder{statement}(static_cast<std::int64_t>(sequence))(body)(hash)(now_.wall)(
+        static_cast<std::int64_t>(body.size() + hash.size()));
     statement.exec();
   });
 }

@@ -151,4 +151,24 @@ struct VolumeRow {
   std::optional<std::uint64_t> size_bytes;  // where the driver or the request says so
 };
 
+// How far a sink is; docs/events.md.
+struct SinkRow {
+  std::string name;
+  std::uint64_t cursor = 0;        // the highest event number that it has confirmed
+  std::uint64_t replay_until = 0;  // up to there it is sent again what it had; 0: nothing
+  std::uint64_t undelivered = 0;   // the first number that was dropped and that it was not told of; 0: none
+  bool paused = false;
+};
+
+enum class DriverState { up, slow, down };
+std::string_view driver_state_name(DriverState state);
+
+// What a driver's calls showed last.
+struct DriverRow {
+  std::string name;
+  DriverState state = DriverState::up;
+  std::string reason;
+  Moment since;
+};
+
 }  // namespace dvdi
