@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -18,6 +19,7 @@ namespace dvdi {
 // JSON lines, appended. Opened again when the path shows another file (rotation).
 struct FileSinkSettings {
   std::string path;  // absolute
+  bool operator==(const FileSinkSettings&) const = default;
 };
 
 // POST of a JSON array, CloudEvents' batched content mode.
@@ -25,6 +27,7 @@ struct WebhookSinkSettings {
   std::string url;  // http:// or https://
   http::Tls tls;
   std::string secret_file;  // the key of the signature header; "": not signed
+  bool operator==(const WebhookSinkSettings&) const = default;
 };
 
 // Published to a stream of NATS JetStream.
@@ -37,6 +40,7 @@ struct NatsSinkSettings {
   std::string credentials_file;     // of a user with a JWT
   std::string user, password_file;  // or of one with a password
   std::string token_file;           // or a token
+  bool operator==(const NatsSinkSettings&) const = default;
 };
 
 struct SinkSettings {
@@ -48,7 +52,18 @@ struct SinkSettings {
   Duration backoff = std::chrono::seconds(1);   // after a failure; doubles, with jitter
   Duration backoff_cap = std::chrono::minutes(5);
   bool from_now = false;  // a new sink gets what comes, not what is there already
+  bool operator==(const SinkSettings&) const = default;
 };
+
+inline constexpr std::size_t most_sinks = 64;
+inline constexpr std::size_t longest_sink_name = 64;
+
+// `file`, `webhook`, `nats`.
+std::string_view type_of(const SinkSettings& settings);
+// For a person: without user, password and query of a URL.
+std::string where_of(const SinkSettings& settings);
+// invalid_argument: settings that cannot be. Looks at nothing outside.
+Status check_settings(const SinkSettings& settings);
 
 // The newest event that a sink has of one node, and how many it has of it.
 struct SinkHead {
@@ -68,6 +83,10 @@ class Sink {
   virtual Status deliver(const Context& context, const std::vector<StoredEvent>& batch) = 0;
   virtual std::optional<Duration> retry_after() const { return std::nullopt; }
 
+  // Events up to that number were asked for again by a person: they are sent although the receiver may have
+  // them. Called before deliver() when it changes; 0: none.
+  virtual void sent_again_until(std::uint64_t /*sequence*/) {}
+
   // What the receiver itself says that it has, if it keeps what it has in a form that can be asked: the file
   // and the stream. unsupported for a webhook.
   virtual Result<SinkHead> head(const Context& context, const std::string& node_id) = 0;
@@ -75,7 +94,7 @@ class Sink {
   // Is it there, and would it take events? Delivers none.
   virtual Status test(const Context& context) = 0;
 
-  // Where it goes, for a person: without passwords, also those in a URL.
+  // Where it goes, for a person: where_of() its settings.
   virtual std::string where() const = 0;
 };
 

@@ -60,7 +60,9 @@ class Reader {
   Result<std::vector<DriverRow>> drivers();
   // A fact of the whole ledger; "" where it is not there.
   Result<std::string> meta(const std::string& name);
-  Result<std::vector<StoredEvent>> events(std::uint64_t after, std::size_t limit);
+  // Oldest first; beyond the first no more than `most_bytes` of bodies.
+  Result<std::vector<StoredEvent>> events(std::uint64_t after, std::size_t limit,
+                                          std::size_t most_bytes = SIZE_MAX);
   // The number and hash of the newest event; 0 and the genesis hash if there is none.
   Result<std::pair<std::uint64_t, std::string>> head();
   // The highest number that an event ever had, also if it was removed.

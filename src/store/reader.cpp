@@ -433,17 +433,21 @@ Result<std::vector<DriverRow>> Reader::drivers() {
   return all("read the drivers' states", connection_->statement(drivers_sql), read_driver);
 }
 
-Result<std::vector<StoredEvent>> Reader::events(std::uint64_t after, std::size_t limit) {
+Result<std::vector<StoredEvent>> Reader::events(std::uint64_t after, std::size_t limit,
+                                                std::size_t most_bytes) {
   return guarded("read events", [&] {
     auto& statement = connection_->statement(events_sql);
     Binder{statement}(static_cast<std::int64_t>(after))(static_cast<std::int64_t>(limit));
     std::vector<StoredEvent> events;
+    std::size_t bytes = 0;
     while (statement.executeStep()) {
       Columns columns(statement);
       StoredEvent event;
       event.sequence = static_cast<std::uint64_t>(columns.number());
       event.body = columns.text();
       event.hash = columns.text();
+      bytes += event.body.size();
+      if (bytes > most_bytes && !events.empty()) break;
       events.push_back(std::move(event));
     }
     return events;
