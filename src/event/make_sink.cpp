@@ -1,4 +1,5 @@
 #include "event/file_sink.h"
+#include "event/nats_sink.h"
 #include "event/sink.h"
 #include "event/webhook_sink.h"
 
@@ -14,9 +15,7 @@ Result<std::unique_ptr<Sink>> make(const WebhookSinkSettings& settings) {
   return std::unique_ptr<Sink>(std::make_unique<WebhookSink>(settings));
 }
 
-Result<std::unique_ptr<Sink>> make(const NatsSinkSettings& /*settings*/) {
-  return Error{.code = Code::unsupported, .message = "this dvdid has no nats sink"};
-}
+Result<std::unique_ptr<Sink>> make(const NatsSinkSettings& settings) { return make_nats_sink(settings); }
 
 }  // namespace
 
