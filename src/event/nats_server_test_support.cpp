@@ -75,7 +75,13 @@ void NatsServer::kill() {
   log_ = -1;
 }
 
-void NatsServer::signal(int number) const { ASSERT_EQ(::kill(pid_, number), 0); }
+void NatsServer::signal(int number) const {
+  ASSERT_EQ(::kill(pid_, number), 0);
+  // Until each of its threads has stopped.
+  if (number == SIGSTOP) {
+    ASSERT_EQ(::waitpid(pid_, nullptr, WUNTRACED), pid_);
+  }
+}
 
 std::string NatsServer::write(const std::string& name, std::string_view text, mode_t mode) const {
   const std::string path = folder_ + "/" + name;

@@ -463,7 +463,7 @@ TEST_F(NatsAccessTest, UserAndPassword) {
   server.write("password", "S3cret-right\n", 0644);
   done = test(settings);
   ASSERT_FALSE(done);
-  EXPECT_THAT(done.error().text(), AllOf(HasSubstr("password_file"), HasSubstr("read by everybody")));
+  EXPECT_THAT(done.error().text(), AllOf(HasSubstr("password_file"), HasSubstr("open to every user")));
   settings.password_file = server.folder() + "/none";
   EXPECT_FALSE(test(settings));
 }

@@ -25,9 +25,9 @@ Result<UniqueFd> open_secret(const std::string& path, std::string_view what) {
   if (::fstat(fd.get(), &status) != 0) return os_error(reading, errno);
   if (!S_ISREG(status.st_mode))
     return Error{.code = Code::invalid_argument, .message = fmt::format("{} {} is no file", what, path)};
-  if ((status.st_mode & S_IROTH) != 0) {
+  if ((status.st_mode & 07U) != 0) {
     return Error{.code = Code::permission_denied,
-                 .message = fmt::format("{} {} can be read by everybody", what, path),
+                 .message = fmt::format("{} {} is open to every user", what, path),
                  .hint = "chmod o-rwx"};
   }
   return fd;

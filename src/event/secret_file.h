@@ -9,7 +9,7 @@
 namespace dvdi {
 
 // Its one line, without the newline at its end. `what` names it in errors, which never show what is in it.
-// permission_denied where everybody may read it; invalid_argument where it is empty, has more than one line,
+// permission_denied where every user may open it; invalid_argument where it is empty, has more than one line,
 // or is larger than 64 KiB.
 Result<std::string> read_secret_file(const std::string& path, std::string_view what);
 
