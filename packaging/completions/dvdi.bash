@@ -60,7 +60,7 @@ _dvdi() {
                 return
                 ;;
             --state-dir | --config | --socket | --format | --volume | -V | --user | -u | --rootfs | --directory | --id | --pid | \
-                --env | -e | --timeout | --since | --until | --by | --option | -o | --as | --role | --principal)
+                --env | -e | --timeout | --since | --until | --by | --prices | --option | -o | --as | --role | --principal)
                 ((i++))
                 ;;
             -*) ;;
@@ -75,12 +75,12 @@ _dvdi() {
     done
 
     case $previous in
-        --format) _dvdi_words "table json"; return ;;
-        --by) _dvdi_words "volume driver owner framework role principal user container day"; return ;;
+        --format) _dvdi_words "table json$([[ $command == usage ]] && echo " csv")"; return ;;
+        --by) _dvdi_words "volume driver type owner framework role principal user container day hour"; return ;;
         --pid) _dvdi_words "host"; return ;;
         --user | -u | --as) mapfile -t COMPREPLY < <(compgen -u -- "$cur"); return ;;
         --state-dir | --rootfs | --directory) _dvdi_files -d; return ;;
-        --config | --socket) _dvdi_files -f; return ;;
+        --config | --socket | --prices) _dvdi_files -f; return ;;
         --volume | -V | --id | --env | -e | --timeout | --since | --until | --option | -o | --role | --principal) return ;;
     esac
 
@@ -115,7 +115,7 @@ _dvdi() {
         events)
             if [[ -z $sub ]]; then _dvdi_words "verify --follow --since $global"; else _dvdi_words "$global"; fi
             ;;
-        usage) _dvdi_words "--by --since --until $global" ;;
+        usage) _dvdi_words "--by --since --until --prices $global" ;;
         policy)
             if [[ -z $sub ]]; then
                 _dvdi_words "check $global"

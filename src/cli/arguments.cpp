@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "base/time_text.h"
 #include "cli/help.h"
+#include "event/usage.h"
 
 namespace dvdi::cli {
 
@@ -35,7 +36,7 @@ struct Raw {
   EventsCommand events;
   std::string events_since;
   UsageCommand usage;
-  std::string usage_since, usage_until;
+  std::string usage_by = "volume", usage_since, usage_until;
   std::string config_file;
   PolicyCheckCommand policy_check;
 };
@@ -276,13 +277,16 @@ void define_looks(CLI::App& app, Raw& raw) {
       ->footer(std::string(help::events_verify));
 
   CLI::App* usage = app.add_subcommand("usage", "Show who used volumes, and for how long");
-  usage->add_option("--by", raw.usage.by, "What to sum up by")
-      ->check(CLI::IsMember(
-          {"volume", "driver", "owner", "framework", "role", "principal", "user", "container", "day"}))
+  usage
+      ->add_option("--by", raw.usage_by,
+                   "What to sum up by: volume, driver, type, owner, framework, role, principal, user, "
+                   "container, label:KEY, day, hour; several with commas")
+      ->type_name("WHAT[,WHAT...]")
       ->capture_default_str();
   usage->add_option("--since", raw.usage_since, "From this time, or this long ago (24h, 7d)")
       ->type_name("TIME");
   usage->add_option("--until", raw.usage_until, "Up to this time, or this long ago")->type_name("TIME");
+  usage->add_option("--prices", raw.usage.price_file, "File of prices: what it costs")->type_name("FILE");
   usage->footer(std::string(help::usage));
 
   CLI::App* policy = app.add_subcommand("policy", "Explain what the policy file decides");
@@ -332,8 +336,8 @@ void define(CLI::App& app, Raw& raw) {
                  "Where the daemon listens (default: $DVDI_SOCKET, the configuration, /run/dvdi/dvdid.sock); "
                  "`none`: work without a daemon")
       ->type_name("PATH");
-  app.add_option("--format", raw.format, "table, or json for programs")
-      ->check(CLI::IsMember({"table", "json"}))
+  app.add_option("--format", raw.format, "table, or json for programs; csv for `dvdi usage`")
+      ->check(CLI::IsMember({"table", "json", "csv"}))
       ->capture_default_str();
   app.footer(std::string(help::dvdi));
   define_run(app, raw);
@@ -392,7 +396,12 @@ Command command_of(const CLI::App& app, Raw& raw, std::vector<std::string> after
     if (raw.usage.since && raw.usage.until && *raw.usage.since >= *raw.usage.until) {
       throw UsageError{"--since is not before --until"};
     }
-    return raw.usage;
+    const auto keys = split(raw.usage_by, ',');
+    raw.usage.by.assign(keys.begin(), keys.end());
+    if (const auto checked = usage_keys(raw.usage.by); !checked) {
+      throw UsageError{fmt::format("--by: {} ({})", checked.error().message, checked.error().hint)};
+    }
+    return std::move(raw.usage);
   }
   if (name == "policy check") return std::move(raw.policy_check);
   if (name == "doctor") return DoctorCommand{};
@@ -423,7 +432,12 @@ std::variant<Arguments, Answer> parse_arguments(const std::vector<std::string>& 
     if (dashes != words.end() && !app.got_subcommand("run")) {
       throw UsageError{fmt::format("{} takes no `--`: only `dvdi run` runs a command", selected(app).first)};
     }
-    raw.common.format = raw.format == "json" ? Format::json : Format::table;
+    raw.common.format = raw.format == "json"  ? Format::json
+                        : raw.format == "csv" ? Format::csv
+                                              : Format::table;
+    if (raw.common.format == Format::csv && !app.got_subcommand("usage")) {
+      throw UsageError{fmt::format("{} has no csv: only `dvdi usage` has", selected(app).first)};
+    }
     raw.common.command = command_of(app, raw, std::move(after_dashes), now);
     return std::move(raw.common);
   } catch (const CLI::Success& asked) {  // --help, --version

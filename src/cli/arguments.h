@@ -10,10 +10,11 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "event/prices.h"
 
 namespace dvdi::cli {
 
-enum class Format { table, json };
+enum class Format { table, json, csv };  // csv: of `dvdi usage` only
 
 struct VolumeName {
   std::string driver;
@@ -67,8 +68,10 @@ struct EventsCommand {
 };
 struct EventsVerifyCommand {};
 struct UsageCommand {
-  std::string by = "volume";
+  std::vector<std::string> by = {"volume"};
   std::optional<WallTime> since = {}, until = {};
+  std::string price_file = {};           // "": without prices
+  std::optional<PriceList> prices = {};  // what is in it: filled by who reads the file
 };
 struct PolicyCheckCommand {
   std::string policy_file;

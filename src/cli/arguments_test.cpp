@@ -164,10 +164,16 @@ TEST(EventArguments, SinceIsANumberATimeOrAnAge) {
 
 TEST(UsageArguments, AreUnderstood) {
   const auto usage = command<UsageCommand>({"usage", "--by", "principal", "--since", "7d", "--until", "1d"});
-  EXPECT_EQ(usage.by, "principal");
+  EXPECT_EQ(usage.by, std::vector<std::string>{"principal"});
   EXPECT_EQ(usage.since, now - std::chrono::hours(7 * 24));
   EXPECT_EQ(usage.until, now - std::chrono::hours(24));
-  EXPECT_EQ(command<UsageCommand>({"usage"}).by, "volume");
+  EXPECT_EQ(command<UsageCommand>({"usage"}).by, std::vector<std::string>{"volume"});
+  const auto several = command<UsageCommand>({"usage", "--by", "role,label:team,hour", "--prices", "p.toml"});
+  EXPECT_THAT(several.by, ElementsAre("role", "label:team", "hour"));
+  EXPECT_EQ(several.price_file, "p.toml");
+  EXPECT_THAT(refused({"usage", "--by", "role,role"}).text, HasSubstr("twice"));
+  EXPECT_THAT(refused({"usage", "--by", "role,"}).text, HasSubstr("cannot be grouped by ''"));
+  EXPECT_THAT(refused({"ps", "--format", "csv"}).text, HasSubstr("only `dvdi usage`"));
   EXPECT_THAT(refused({"usage", "--by", "colour"}).text, HasSubstr("principal"));
   EXPECT_THAT(refused({"usage", "--since", "1d", "--until", "7d"}).text, HasSubstr("not before"));
 }

@@ -43,7 +43,8 @@ Result<int> inspect(const Context& context, Api& api, const InspectCommand& comm
 Result<int> events(const Context& context, Api& api, const EventsCommand& command, Screen& screen);
 Result<int> events_verify(const Context& context, Api& api, Screen& screen);
 
-Result<int> usage(const Context& context, Api& api, const UsageCommand& command, Screen& screen);
+Result<int> usage(const Context& context, Api& api, const UsageCommand& command, Screen& screen,
+                  const UsageProgress& progress = {});
 
 Result<int> config_check(const Result<ConfigReport>& report, Screen& screen);
 // Exit code 1 where the request is denied.

@@ -396,37 +396,6 @@ TEST_F(CommandsTest, VerifyTellsDamageFromNotBeingAbleToLook) {
   EXPECT_FALSE(events_verify(context_, api_, json()));
 }
 
-TEST_F(CommandsTest, UsageKeepsTheFiguresApart) {
-  scene_.usage = {{.group = "rc/v",
-                   .referenced_seconds = 3661,
-                   .mounted_seconds = 7200.5,
-                   .provisioned_seconds = 172800,
-                   .referenced_gib_hours = 1.5,
-                   .mounted_gib_hours = 0,
-                   .provisioned_gib_hours = 48,
-                   .mounts = 2},
-                  {.group = ""}};
-  ASSERT_TRUE(usage(context_, api_, {.by = "principal", .since = {}, .until = {}}, table()));
-  EXPECT_EQ(written(),
-            "PRINCIPAL  REFERENCED  MOUNTED  PROVISIONED  MOUNTS  REF GIB-H  MNT GIB-H  PROV GIB-H\n"
-            "rc/v            1h 1m       2h           2d       2       1.50          -       48.00\n"
-            "-                  0s       0s           0s       0          -          -           -\n");
-  EXPECT_EQ(scene_.query.by, "principal");
-}
-
-TEST_F(CommandsTest, UsageAsJsonIsExact) {
-  scene_.usage = {{.group = "rc/v", .referenced_seconds = 3600, .mounted_seconds = 0.25, .mounts = 2}};
-  ASSERT_TRUE(
-      usage(context_, api_, {.by = "volume", .since = *parse_time("2026-11-01"), .until = {}}, json()));
-  EXPECT_EQ(
-      written(),
-      R"({"by":"volume","since":"2026-11-01T00:00:00.000000Z","until":null,"rows":[{"group":"rc/v",)"
-      R"("referenced_seconds":3600,"mounted_seconds":2.5E-1,"provisioned_seconds":0,"referenced_gib_hours":0,)"
-      R"("mounted_gib_hours":0,"provisioned_gib_hours":0,"mounts":2}]})"
-      "\n");
-  EXPECT_EQ(scene_.query.since, *parse_time("2026-11-01"));
-}
-
 PolicyAnswer denied_answer() {
   PolicyAnswer answer{.subject = {.owner = "run", .principal = "team", .role = "web", .user = "root"}};
   answer.decision.volumes = {{.volume = "local/a",

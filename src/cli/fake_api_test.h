@@ -28,7 +28,7 @@ struct Scene {
   std::size_t events_per_call = 1000;
   std::function<void()> before_events = [] {};
   Result<Api::Verified> verified = Api::Verified{};
-  std::vector<UsageRow> usage;
+  UsageReport usage;
   UsageQuery query;
   Status removed;
   Result<std::vector<std::string>> listed = std::vector<std::string>{};
@@ -120,7 +120,7 @@ class FakeApi final : public Api {
   Result<Verified> verify_events(const Context&, const std::function<void(std::uint64_t)>&) override {
     return scene_.verified;
   }
-  Result<std::vector<UsageRow>> usage(const Context&, const UsageQuery& query) override {
+  Result<UsageReport> usage(const Context&, const UsageQuery& query, const UsageProgress&) override {
     scene_.query = query;
     return scene_.usage;
   }

@@ -102,12 +102,14 @@ Examples:
 
 inline constexpr std::string_view usage =
     R"(Three figures, never added up: how long containers referred to a volume, how long it was mounted
-here, how long it existed; and GiB-hours of each where the size is known.
+here, how long it existed; and GiB-hours of each where the size is known. With prices, what it costs,
+exact to the last digit. docs/usage.md says what is counted, and how to write the prices.
 
 Examples:
   dvdi usage
   dvdi usage --by principal --since 7d
-  dvdi usage --by day --since 2026-11-01 --until 2026-12-01 --format json)";
+  dvdi usage --by label:team,day --since 2026-11-01 --until 2026-12-01 --format json
+  dvdi usage --by role --since 24h --prices /usr/share/doc/dvdi/examples/prices.toml --format csv)";
 
 inline constexpr std::string_view policy =
     R"(Examples:

@@ -124,7 +124,8 @@ class Api {
   };
   virtual Result<Verified> verify_events(const Context& context,
                                          const std::function<void(std::uint64_t)>& progress) = 0;
-  virtual Result<std::vector<UsageRow>> usage(const Context& context, const UsageQuery& query) = 0;
+  virtual Result<UsageReport> usage(const Context& context, const UsageQuery& query,
+                                    const UsageProgress& progress) = 0;
 
   // What was settled when this engine started, for a person: one sentence each.
   virtual std::vector<std::string> notices() = 0;

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "daemon/usage_wire.h"
 #include "daemon/wire.h"
 #include "http/uri.h"
 
@@ -213,12 +214,12 @@ Result<Api::Verified> Client::verify_events(const Context& context,
   return verified;
 }
 
-Result<std::vector<UsageRow>> Client::usage(const Context& context, const UsageQuery& query) {
-  std::string path = "/v1/usage?by=" + percent_encode(query.by);
-  if (query.since) path += "&since=" + percent_encode(rfc3339(*query.since));
-  if (query.until) path += "&until=" + percent_encode(rfc3339(*query.until));
-  DVDI_TRY(const json::value answer, call(context, "GET", path));
-  return list<UsageRow>(answer, "rows", wire::usage_row_of);
+Result<UsageReport> Client::usage(const Context& context, const UsageQuery& query,
+                                  const UsageProgress& progress) {
+  if (progress) progress(0, 0);  // the daemon does not say how far it is
+  DVDI_TRY(const json::value answer,
+           call(context, "POST", "/v1/usage", json::serialize(wire::to_json(query))));
+  return wire::usage_report_of(answer);
 }
 
 }  // namespace dvdi

@@ -45,7 +45,8 @@ class Client final : public Api {
                                         Duration wait) override;
   Result<Verified> verify_events(const Context& context,
                                  const std::function<void(std::uint64_t)>& progress) override;
-  Result<std::vector<UsageRow>> usage(const Context& context, const UsageQuery& query) override;
+  Result<UsageReport> usage(const Context& context, const UsageQuery& query,
+                            const UsageProgress& progress) override;
   std::vector<std::string> notices() override { return {}; }
 
  private:

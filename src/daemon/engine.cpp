@@ -396,12 +396,12 @@ Result<std::vector<EventView>> Engine::events(const Context& context, std::uint6
 
 Result<Api::Verified> Engine::verify_events(const Context& context,
                                             const std::function<void(std::uint64_t)>& progress) {
-  constexpr std::size_t batch = 1000;
+  constexpr std::size_t batch = 10'000;
   EventVerifier verifier;
   for (;;) {
     DVDI_CHECK(context.check("verify the events"));
     std::vector<StoredEvent> events;
-    DVDI_CHECK(ledger_->read(context, "read events", [&](Reader& reader) -> Status {
+    DVDI_CHECK(ledger_->read_long(context, "verify the events", [&](Reader& reader) -> Status {
       DVDI_TRY(events, reader.events(verifier.last(), batch));
       return {};
     }));
@@ -433,8 +433,9 @@ Result<Api::Verified> Engine::verify_events(const Context& context,
       .count = verifier.count(), .first = verifier.first(), .last = verifier.last(), .head = verifier.head()};
 }
 
-Result<std::vector<UsageRow>> Engine::usage(const Context& context, const UsageQuery& query) {
-  return usage_report(context, *ledger_, query);
+Result<UsageReport> Engine::usage(const Context& context, const UsageQuery& query,
+                                  const UsageProgress& progress) {
+  return usage_report(context, *ledger_, query, progress);
 }
 
 }  // namespace dvdi

@@ -9,6 +9,7 @@
 #include "base/random.h"
 #include "base/text.h"
 #include "base/time_text.h"
+#include "daemon/usage_wire.h"
 #include "daemon/wire.h"
 #include "http/uri.h"
 #include "isolator/external_volumes.h"
@@ -165,6 +166,7 @@ const std::vector<Routes::Route>& Routes::table() {
       {"GET", "/v1/events", &Routes::events, Action::read_events},
       {"GET", "/v1/events/verify", &Routes::verify_events, Action::verify_events},
       {"GET", "/v1/usage", &Routes::usage, Action::read_usage},
+      {"POST", "/v1/usage", &Routes::usage_with_prices, Action::read_usage},
       {"GET", "/v1/drivers", &Routes::drivers, Action::read_drivers},
       {"GET", "/v1/drivers/*/volumes", &Routes::driver_volumes, Action::read_drivers},
   };
@@ -577,14 +579,27 @@ Status Routes::usage(Call& call) {
   DVDI_CHECK(permit(call, Action::read_usage));
   DVDI_CHECK(call.only({"by", "since", "until"}));
   UsageQuery query;
-  if (const auto by = call.query.find("by"); by != call.query.end()) query.by = by->second;
+  if (const auto by = call.query.find("by"); by != call.query.end()) {
+    const auto keys = split(by->second, ',');
+    query.by.assign(keys.begin(), keys.end());
+  }
   DVDI_TRY(query.since, call.time("since"));
   DVDI_TRY(query.until, call.time("until"));
-  DVDI_TRY(const auto rows, parts_.api.usage(*call.context, query));
-  return call.give({{"by", query.by},
-                    {"since", query.since ? json::value(rfc3339(*query.since)) : json::value()},
-                    {"until", query.until ? json::value(rfc3339(*query.until)) : json::value()},
-                    {"rows", list(rows)}});
+  return give_usage(call, query);
+}
+
+Status Routes::usage_with_prices(Call& call) {
+  DVDI_CHECK(permit(call, Action::read_usage));
+  DVDI_TRY(const json::value body, call.body());
+  DVDI_TRY(const UsageQuery query, wire::usage_query_of(body));
+  return give_usage(call, query);
+}
+
+Status Routes::give_usage(Call& call, const UsageQuery& query) {
+  DVDI_TRY(const UsageReport report, parts_.api.usage(*call.context, query, {}));
+  DVDI_CHECK(call.answer->start(200, json_type));
+  return wire::write_report(report, query,
+                            [&](std::string_view piece) { return call.answer->write(*call.context, piece); });
 }
 
 Status Routes::drivers(Call& call) {

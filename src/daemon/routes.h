@@ -72,6 +72,8 @@ class Routes {
   Status follow_events(Call& call, std::uint64_t after);
   Status verify_events(Call& call);
   Status usage(Call& call);
+  Status usage_with_prices(Call& call);
+  Status give_usage(Call& call, const UsageQuery& query);
   Status drivers(Call& call);
   Status driver_volumes(Call& call);
 

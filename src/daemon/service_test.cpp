@@ -149,9 +149,9 @@ TEST_F(ServiceTest, AClientDoesWhatTheEngineDoes) {
   EXPECT_EQ(events->size(), verified->count);
   // Who asked is in what happened.
   EXPECT_THAT(events->back().json, HasSubstr(R"("peer":{"uid":0,)"));
-  const auto usage = client.usage(context_, {.by = "owner"});
-  ASSERT_TRUE(usage);
-  EXPECT_THAT(*usage, Contains(Field(&UsageRow::group, "run")));
+  const auto usage = client.usage(context_, {.by = {"owner", "day"}}, {});
+  ASSERT_TRUE(usage) << usage.error().text();
+  EXPECT_THAT(usage->rows, Contains(Field(&UsageRow::group, Contains("run"))));
   const auto drivers = client.drivers(context_);
   ASSERT_TRUE(drivers);
   EXPECT_THAT(*drivers, Contains(Field(&volume::DriverStatus::name, "local")));
@@ -173,6 +173,10 @@ TEST_F(ServiceTest, ErrorsAreProblemsThatSayWhatToDo) {
   EXPECT_EQ(get("/v1/containers?such=1").status, 400);
   EXPECT_EQ(get("/v1/events?after=x").status, 400);
   EXPECT_EQ(get("/v1/usage?by=colour").status, 400);
+  EXPECT_EQ(
+      post("/v1/usage", R"({"by": ["role"], "prices": {"currency": "EUR", "rules": [{"per_mount": 1}]}})")
+          .status,
+      400);
   EXPECT_EQ(call(http::Method::del, "/v1/volumes").status, 501);
   EXPECT_EQ(get("/v1/%zz").status, 400);
 }

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 
 #include "base/time_text.h"
 
@@ -13,14 +12,6 @@ namespace dvdi::wire {
 namespace {
 
 json::value text_or_null(const std::string& text) { return text.empty() ? json::value() : json::value(text); }
-
-// Whole numbers as such: 3600 instead of 3.6E3.
-json::value number(double value) {
-  if (std::nearbyint(value) == value && std::abs(value) < 9007199254740992.0) {
-    return static_cast<std::int64_t>(value);
-  }
-  return value;
-}
 
 std::string text(const json::value& from, std::string_view name) {
   return std::string(json::text_or_empty(from, name));
@@ -33,14 +24,6 @@ Number whole(const json::value& from, std::string_view name) {
   boost::system::error_code error;
   const auto value = found->to_number<Number>(error);
   return error ? Number{} : value;
-}
-
-double real(const json::value& from, std::string_view name) {
-  const json::value* found = json::find(from, name);
-  if (found == nullptr || !found->is_number()) return 0;
-  boost::system::error_code error;
-  const auto value = found->to_number<double>(error);
-  return error ? 0 : value;
 }
 
 bool flag(const json::value& from, std::string_view name) {
@@ -245,28 +228,6 @@ VolumeView volume_view_of(const json::value& value) {
     view.foreign_evidence = text(*foreign, "evidence");
   }
   return view;
-}
-
-json::object to_json(const UsageRow& row) {
-  return json::object{{"group", row.group},
-                      {"referenced_seconds", number(row.referenced_seconds)},
-                      {"mounted_seconds", number(row.mounted_seconds)},
-                      {"provisioned_seconds", number(row.provisioned_seconds)},
-                      {"referenced_gib_hours", number(row.referenced_gib_hours)},
-                      {"mounted_gib_hours", number(row.mounted_gib_hours)},
-                      {"provisioned_gib_hours", number(row.provisioned_gib_hours)},
-                      {"mounts", row.mounts}};
-}
-
-UsageRow usage_row_of(const json::value& value) {
-  return {.group = text(value, "group"),
-          .referenced_seconds = real(value, "referenced_seconds"),
-          .mounted_seconds = real(value, "mounted_seconds"),
-          .provisioned_seconds = real(value, "provisioned_seconds"),
-          .referenced_gib_hours = real(value, "referenced_gib_hours"),
-          .mounted_gib_hours = real(value, "mounted_gib_hours"),
-          .provisioned_gib_hours = real(value, "provisioned_gib_hours"),
-          .mounts = whole<std::uint64_t>(value, "mounts")};
 }
 
 json::object to_json(const Api::Verified& verified) {

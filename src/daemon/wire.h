@@ -24,8 +24,6 @@ json::object to_json(const ContainerView& view);
 ContainerView container_view_of(const json::value& value);
 json::object to_json(const VolumeView& view);
 VolumeView volume_view_of(const json::value& value);
-json::object to_json(const UsageRow& row);
-UsageRow usage_row_of(const json::value& value);
 json::object to_json(const Api::Verified& verified);  // {"intact", "count", "first", "last", "head"}
 Api::Verified verified_of(const json::value& value);
 json::object to_json(const volume::Release& release);

@@ -84,7 +84,6 @@ TEST(Wire, ContainersAndVolumes) {
 }
 
 TEST(Wire, TheRest) {
-  same_after_a_round_trip(UsageRow{.group = "g", .referenced_seconds = 1.5, .mounts = 2}, usage_row_of);
   same_after_a_round_trip(Api::Verified{.count = 3, .first = 1, .last = 3, .head = "h"}, verified_of);
   same_after_a_round_trip(volume::Release{.steps = {"a", "b"}, .left = "c"}, release_of);
   same_after_a_round_trip(

@@ -24,6 +24,9 @@ struct Ledger::State {
   std::uint64_t written = 0;
   Mutex reading;
   std::unique_ptr<Connection> reader;
+  Mutex reading_long;
+  Condition read_long;
+  unsigned long_reads = 0;
 };
 
 namespace {
@@ -66,6 +69,17 @@ class EndStatements {
  private:
   Connection& connection_;
 };
+
+constexpr unsigned most_long_reads = 2;
+
+Status read_on(Connection& connection, std::string_view what, const std::function<Status(Reader&)>& work) {
+  return guarded(what, [&]() -> Status {
+    const SQLite::Transaction scope(connection.database());
+    const EndStatements end(connection);
+    Reader reader(connection);
+    return work(reader);
+  });
+}
 
 }  // namespace
 
@@ -144,12 +158,30 @@ Status Ledger::read(const Context& context, std::string_view what,
   const Lock lock(state_->reading);
   Connection& connection = *state_->reader;
   connection.wait_for_locks(context);
-  auto done = guarded(what, [&]() -> Status {
-    const SQLite::Transaction scope(connection.database());
-    const EndStatements end(connection);
-    Reader reader(connection);
-    return work(reader);
-  });
+  auto done = read_on(connection, what, work);
+  if (!done && done.error().code == Code::corrupted) suspect(state_->path);
+  return done;
+}
+
+Status Ledger::read_long(const Context& context, std::string_view what,
+                         const std::function<Status(Reader&)>& work) {
+  {
+    Lock lock(state_->reading_long);
+    DVDI_CHECK(
+        state_->read_long.wait(context, lock, [&] { return state_->long_reads < most_long_reads; }, what));
+    ++state_->long_reads;
+  }
+  // Opened for this one: what it has read is not kept in memory afterwards.
+  auto done = [&]() -> Status {
+    DVDI_TRY(const auto connection, Connection::open(state_->path, true));
+    connection->wait_for_locks(context);
+    return read_on(*connection, what, work);
+  }();
+  {
+    const Lock lock(state_->reading_long);
+    --state_->long_reads;
+  }
+  state_->read_long.notify_all();
   if (!done && done.error().code == Code::corrupted) suspect(state_->path);
   return done;
 }

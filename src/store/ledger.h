@@ -11,22 +11,11 @@
 #include "base/context.h"
 #include "store/event_log.h"
 #include "store/types.h"
+#include "store/usage_interval.h"
 
 namespace dvdi {
 
 class Connection;
-
-// One piece of time that is billed.
-struct UsageInterval {
-  enum class Kind { referenced, mounted, provisioned } kind = Kind::referenced;
-  VolumeKey volume;
-  ContainerKey container = {};   // of a reference; empty otherwise
-  Attribution attribution = {};  // of a reference (labels are not kept)
-  std::optional<std::uint64_t> size_bytes = {};
-  WallTime start = {};
-  Duration duration = {};  // an open interval's up to now, or to what was last seen of its boot
-  bool open = false;
-};
 
 // Reads of one consistent state.
 class Reader {
@@ -67,9 +56,12 @@ class Reader {
   Result<std::pair<std::uint64_t, std::string>> head();
   // The highest number that an event ever had, also if it was removed.
   Result<std::uint64_t> highest_event();
-  // Intervals that overlap [since, until); `visit` returns false to stop.
-  Status usage(const Moment& now, WallTime since, WallTime until,
-               const std::function<bool(const UsageInterval&)>& visit);
+  // Intervals that overlap [since, until) or begin in it, in no order. `visit` returns false to stop, and so
+  // does `look`, which is called now and then with how many were read, also of those that are not visited.
+  Status usage(const Moment& now, WallTime since, WallTime until, const UsageColumns& columns,
+               const std::function<bool(const UsageRecord&)>& visit,
+               const std::function<bool(std::uint64_t)>& look = {});
+  Result<std::uint64_t> usage_intervals();  // how many there are, of any time: to show how far a report is
 
  protected:
   Connection* connection_;
@@ -127,6 +119,9 @@ class Ledger {
   Status write(const Context& context, std::string_view what,
                const std::function<Status(Transaction&)>& work);
   Status read(const Context& context, std::string_view what, const std::function<Status(Reader&)>& work);
+  // A read that takes long: on a connection of its own, so that no other read waits for it. Two of them at a
+  // time; one more waits.
+  Status read_long(const Context& context, std::string_view what, const std::function<Status(Reader&)>& work);
 
   // How often this process has written; wait_written returns when that is more than `seen`.
   std::uint64_t written() const;

@@ -168,6 +168,7 @@ VolumeRow read_volume(SQLite::Statement& statement) {
   row.created_by_us = columns.flag();
   row.size_bytes = size_of(columns);
   row.since = columns.moment();
+  row.type = columns.text();
   return row;
 }
 
@@ -276,9 +277,9 @@ constexpr const char* foreign_sql =
     "SELECT driver, volume, mount_point, evidence, boot_id, since_wall, since_boot FROM foreign_holders "
     "WHERE driver = ? AND volume = ?";
 constexpr const char* volumes_sql =
-    "SELECT driver, volume, created_by_us, size_bytes, boot_id, since_wall, since_boot FROM volumes";
+    "SELECT driver, volume, created_by_us, size_bytes, boot_id, since_wall, since_boot, type FROM volumes";
 constexpr const char* volume_sql =
-    "SELECT driver, volume, created_by_us, size_bytes, boot_id, since_wall, since_boot FROM volumes "
+    "SELECT driver, volume, created_by_us, size_bytes, boot_id, since_wall, since_boot, type FROM volumes "
     "WHERE driver = ? AND volume = ?";
 constexpr const char* sink_sql =
     "SELECT name, cursor, replay_until, undelivered, paused FROM sinks WHERE name = ?";
@@ -290,11 +291,6 @@ constexpr const char* events_sql =
     "SELECT sequence, body, hash FROM events WHERE sequence > ? ORDER BY sequence LIMIT ?";
 constexpr const char* head_sql = "SELECT sequence, hash FROM events ORDER BY sequence DESC LIMIT 1";
 constexpr const char* highest_sql = "SELECT seq FROM sqlite_sequence WHERE name = 'events'";
-constexpr const char* boots_sql = "SELECT boot_id, last_boot FROM boots";
-constexpr const char* usage_sql =
-    "SELECT kind, driver, volume, owner, container, framework, role, principal, user, size_bytes, boot_id, "
-    "start_wall, "
-    "start_boot, duration FROM usage_intervals WHERE start_wall < ? ORDER BY start_wall, id";
 
 #undef DVDI_CONTAINER_COLUMNS
 
@@ -475,47 +471,6 @@ Result<std::uint64_t> Reader::highest_event() {
     if (statement.executeStep()) highest = static_cast<std::uint64_t>(Columns(statement).number());
     statement.reset();
     return highest;
-  });
-}
-
-Status Reader::usage(const Moment& now, WallTime since, WallTime until,
-                     const std::function<bool(const UsageInterval&)>& visit) {
-  return guarded("read the usage", [&] {
-    std::unordered_map<std::string, BootTime> last_seen;
-    auto& boots = connection_->statement(boots_sql);
-    while (boots.executeStep()) {
-      Columns columns(boots);
-      std::string boot = columns.text();
-      last_seen[std::move(boot)] = columns.boot();
-    }
-    last_seen[now.boot_id] = now.boot;
-
-    auto& statement = connection_->statement(usage_sql);
-    Binder{statement}(until);
-    while (statement.executeStep()) {
-      Columns columns(statement);
-      UsageInterval interval;
-      const std::string kind = columns.text();
-      if (kind == "mounted") interval.kind = UsageInterval::Kind::mounted;
-      if (kind == "provisioned") interval.kind = UsageInterval::Kind::provisioned;
-      interval.volume = columns.volume();
-      interval.container = columns.container();
-      interval.attribution.framework = columns.text();
-      interval.attribution.role = columns.text();
-      interval.attribution.principal = columns.text();
-      interval.attribution.user = columns.text();
-      interval.size_bytes = size_of(columns);
-      const Moment start = columns.moment();
-      interval.start = start.wall;
-      interval.open = columns.is_null();
-      // Always start plus measured duration, never a difference of wall clock times: setting the clock
-      // changes no bill.
-      interval.duration = interval.open ? std::max(Duration::zero(), last_seen[start.boot_id] - start.boot)
-                                        : Duration(columns.number());
-      if (interval.start + interval.duration < since) continue;
-      if (!visit(interval)) break;
-    }
-    statement.reset();
   });
 }
 

@@ -118,8 +118,8 @@ TEST_F(StoreTest, AReadThatEndsInItsMiddleDoesNotHoldLaterOnesAtItsState) {
     return tx.open_usage({.kind = UsageInterval::Kind::mounted, .volume = volume_});
   }));
   EXPECT_THROW(static_cast<void>(read([&](Reader& reader) {
-                 return reader.usage(ledger_->now(clock_), WallTime::min(), WallTime::max(),
-                                     [](const UsageInterval&) -> bool { throw std::runtime_error("x"); });
+                 return reader.usage(ledger_->now(clock_), WallTime::min(), WallTime::max(), {},
+                                     [](const UsageRecord&) -> bool { throw std::runtime_error("x"); });
                })),
                std::runtime_error);
   ASSERT_TRUE(write([&](Transaction& tx) { return tx.put_meta("later", "yes"); }));
@@ -205,8 +205,8 @@ TEST_F(StoreTest, UsageIsMeasuredWithTheBootClockWhateverTheWallClockDoes) {
   Duration total{};
   int still_open = 0;
   ASSERT_TRUE(read([&](Reader& reader) -> Status {
-    return reader.usage(ledger_->now(clock_), WallTime::min(), WallTime::max(),
-                        [&](const UsageInterval& interval) {
+    return reader.usage(ledger_->now(clock_), WallTime::min(), WallTime::max(), {},
+                        [&](const UsageRecord& interval) {
                           total += interval.duration;
                           still_open += interval.open ? 1 : 0;
                           return true;

@@ -82,8 +82,8 @@ constexpr const char* put_foreign_sql =
 constexpr const char* erase_foreign_sql = "DELETE FROM foreign_holders WHERE driver = ? AND volume = ?";
 constexpr const char* put_volume_sql =
     "INSERT OR REPLACE INTO volumes (driver, volume, created_by_us, size_bytes, boot_id, since_wall, "
-    "since_boot) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?)";
+    "since_boot, type) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
 constexpr const char* erase_volume_sql = "DELETE FROM volumes WHERE driver = ? AND volume = ?";
 constexpr const char* put_sink_sql =
     "INSERT OR REPLACE INTO sinks (name, cursor, replay_until, undelivered, paused) VALUES (?, ?, ?, ?, ?)";
@@ -96,7 +96,8 @@ constexpr const char* event_sql =
     "coalesce((SELECT total_bytes FROM events ORDER BY sequence DESC LIMIT 1), 0))";
 constexpr const char* open_usage_sql =
     "INSERT INTO usage_intervals (kind, driver, volume, owner, container, framework, role, principal, user, "
-    "size_bytes, boot_id, start_wall, start_boot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    "size_bytes, boot_id, start_wall, start_boot, labels, volume_type) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 // An interval that began in another boot ends with what was last seen of that boot.
 constexpr const char* close_usage_sql =
     "UPDATE usage_intervals SET duration = max(0, CASE WHEN boot_id = ? THEN ? ELSE coalesce((SELECT "
@@ -260,7 +261,7 @@ Status Transaction::put(const VolumeRow& row) {
     } else {
       bind.null();
     }
-    bind(row.since);
+    bind(row.since)(row.type);
     statement.exec();
   });
 }
@@ -327,7 +328,7 @@ Status Transaction::open_usage(const UsageInterval& interval) {
     } else {
       bind.null();
     }
-    bind(now_);
+    bind(now_)(labels_json(interval.attribution))(interval.volume_type);
     statement.exec();
   });
 }

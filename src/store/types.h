@@ -149,6 +149,7 @@ struct VolumeRow {
   Moment since;  // when we first saw or made it
   bool created_by_us = false;
   std::optional<std::uint64_t> size_bytes;  // where the driver or the request says so
+  std::string type = {};                    // the same; "" where nobody says
 };
 
 // How far a sink is; docs/events.md.

@@ -22,13 +22,6 @@ Error named(Error error, const VolumeKey& volume, driver::Operation operation, O
   return error;
 }
 
-std::string lower(std::string_view text) {
-  std::string out(text);
-  std::ranges::transform(out, out.begin(),
-                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return out;
-}
-
 void replace_all(std::string& text, const std::string& what) {
   constexpr std::string_view with = "<secret>";
   for (auto at = text.find(what); at != std::string::npos; at = text.find(what, at + with.size())) {
@@ -43,14 +36,9 @@ void redact(Error& error, const std::string& secret) {
 }
 
 // Values of one or two characters are no secrets, and would be found everywhere.
-Error without_secrets(Error error, const driver::Options& options,
-                      const std::vector<std::string>& secret_names) {
+Error without_secrets(Error error, const driver::Options& options, const Policy& policy) {
   for (const auto& [key, value] : options) {
-    const std::string name = lower(key);
-    const bool secret = std::ranges::any_of(secret_names, [&](const std::string& part) {
-      return !part.empty() && name.find(lower(part)) != std::string::npos;
-    });
-    if (secret && value.size() > 2) redact(error, value);
+    if (value.size() > 2 && policy.is_secret(key)) redact(error, value);
   }
   return error;
 }
@@ -133,8 +121,7 @@ auto Calls::bounded(const Context& context, const VolumeKey& volume, driver::Ope
   Place place(*this, volume.driver);
   BootTime start = context.clock().boot();
   const auto failed = [&](Error error, Outcome unless_said, bool turned_away = false) {
-    error = without_secrets(named(std::move(error), volume, operation, unless_said), options,
-                            policy_.secret_options);
+    error = without_secrets(named(std::move(error), volume, operation, unless_said), options, policy_);
     place.ended(context, operation, start, &error, turned_away);
     return fail(std::move(error));
   };

@@ -91,7 +91,7 @@ Status Manager::State::intend(Transaction& transaction, const Context& context, 
   }
   for (std::size_t i = 0; i < requests.size(); ++i) {
     const Request& request = requests[i];
-    if (!known) DVDI_CHECK(refer(transaction, container, request, context.trace_id()));
+    if (!known) DVDI_CHECK(refer(transaction, container, request, policy, context.trace_id()));
     DVDI_TRY(auto row, transaction.mount(request.volume));
     if (!row) {
       row = new_mount(request.volume);
@@ -441,10 +441,10 @@ Status Manager::create_volume(const Context& context, const VolumeKey& volume,
                context, lock_name(volume),
                fmt::format("wait for the call that is running for volume {}", volume.text())));
   DVDI_CHECK(state.calls.create(context, volume, options));
-  return state.write(context.detached(time_to_record), "record that a volume was created",
-                     [&](Transaction& transaction) {
-                       return note_volume(transaction, volume, true, size_of(options), context.trace_id());
-                     });
+  return state.write(
+      context.detached(time_to_record), "record that a volume was created", [&](Transaction& transaction) {
+        return note_volume(transaction, volume, true, facts_of(options, state.policy), context.trace_id());
+      });
 }
 
 }  // namespace dvdi::volume

@@ -48,7 +48,8 @@ struct Policy {
   // How long recover waits for the unmounts of what it dropped; what is not done by then is left to settle().
   Duration recover_wait = std::chrono::seconds(5);
   // Driver options whose name contains one of these, in whatever case, are secret: a driver that repeats such
-  // a value in an error has it replaced before the error goes anywhere.
+  // a value in an error has it replaced before the error goes anywhere. What is kept of options is never kept
+  // of these.
   std::vector<std::string> secret_options = {"password", "secret", "token", "key"};
   std::map<std::string, DriverPolicy> by_driver;
 
@@ -60,6 +61,7 @@ struct Policy {
   Duration backoff(const std::string& driver) const;
   Duration backoff_cap(const std::string& driver) const;
   Duration late_answer_of(const std::string& driver) const;
+  bool is_secret(std::string_view option) const;
   // The longest that any driver may take for one call of that operation.
   Duration longest(driver::Operation operation) const;
 };

@@ -104,7 +104,7 @@ Result<bool> Manager::State::note_found(const Context& context, const VolumeKey&
                           {.reason = row.note, .trace_id = context.trace_id()}));
     DVDI_TRY(const bool referenced, transaction.is_referenced(volume));
     if (!referenced) return {};
-    DVDI_CHECK(note_volume(transaction, volume, false, std::nullopt, context.trace_id()));
+    DVDI_CHECK(note_volume(transaction, volume, false, {}, context.trace_id()));
     return transition(transaction, row, MountState::mounted,
                       {.reason = "a live container has it", .trace_id = context.trace_id()});
   }));

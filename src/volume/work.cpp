@@ -179,7 +179,8 @@ Result<Mounted> Work::record_mounted(MountRow row, const Claim& claim, const Req
       context_.detached(time_to_record), fmt::format("record that {} is mounted", volume_.text()),
       [&](Transaction& transaction) -> Status {
         MountRow copy = row;
-        DVDI_CHECK(note_volume(transaction, volume_, false, size_of(request.options), context_.trace_id()));
+        DVDI_CHECK(note_volume(transaction, volume_, false, facts_of(request.options, policy_),
+                               context_.trace_id()));
         DVDI_CHECK(transition(transaction, copy, MountState::mounted, why));
         DVDI_CHECK(settle_debt(transaction, volume_, context_.trace_id(), true));
         if (!foreign.empty()) DVDI_CHECK(note_foreign(transaction, copy, foreign, context_.trace_id()));
