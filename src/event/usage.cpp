@@ -43,8 +43,7 @@ Error wrong_keys(std::string message) {
 
 bool is_time(const UsageKey& key) { return key.what == What::day || key.what == What::hour; }
 
-UsageColumns columns_of(const std::vector<UsageKey>& keys, bool priced) {
-  UsageColumns columns;
+UsageColumns columns_of(const std::vector<UsageKey>& keys, UsageColumns columns) {
   for (const UsageKey& key : keys) {
     columns.driver |= key.what == What::driver || key.what == What::volume;
     columns.volume |= key.what == What::volume;
@@ -57,7 +56,6 @@ UsageColumns columns_of(const std::vector<UsageKey>& keys, bool priced) {
     columns.user |= key.what == What::user;
     columns.labels |= key.what == What::label;
   }
-  if (priced) columns.driver = columns.volume = columns.type = true;
   return columns;
 }
 
@@ -117,6 +115,12 @@ class Report {
       by_hour_ |= key.what == What::hour;
       by_day_ |= key.what == What::day;
     }
+    if (!query_.prices) return;
+    for (const PriceRule& rule : query_.prices->rules) {
+      priced_by_.driver |= rule.driver.has_value();
+      priced_by_.volume |= rule.volume.has_value();
+      priced_by_.type |= rule.type.has_value();
+    }
   }
 
   Status read(Reader& reader, const Moment& now, const UsageProgress& progress) {
@@ -126,7 +130,7 @@ class Report {
       return !context_.cancelled();
     };
     DVDI_CHECK(reader.usage(
-        now, since_, until_, columns_of(keys_, query_.prices.has_value()),
+        now, since_, until_, columns_of(keys_, priced_by_),
         [&](const UsageRecord& record) {
           add(record);
           return good();
@@ -295,11 +299,13 @@ class Report {
   }
 
   const Prices& prices_for(const UsageRecord& record) {
-    buffer_.assign(record.driver);
+    // What no rule is about is the same for all: fewer prices to look up.
+    buffer_.clear();
+    if (priced_by_.driver) buffer_ += record.driver;
     buffer_ += '/';  // no driver's name has one
-    buffer_ += record.volume;
+    if (priced_by_.volume) buffer_ += record.volume;
     buffer_ += '\0';
-    buffer_ += record.type;
+    if (priced_by_.type) buffer_ += record.type;
     if (known_prices_.size() >= most_known_prices) {
       priced_.clear();
       known_prices_.clear();
@@ -337,6 +343,7 @@ class Report {
   const std::vector<UsageKey> keys_;
   const WallTime since_, until_;
   bool by_day_ = false, by_hour_ = false;
+  UsageColumns priced_by_;          // what prices depend on
   std::vector<TextNumbers> texts_;  // of each key
   std::vector<std::uint32_t> key_;  // of the interval that is added
   GroupSums sums_;

@@ -171,17 +171,23 @@ Status Ledger::read_long(const Context& context, std::string_view what,
         state_->read_long.wait(context, lock, [&] { return state_->long_reads < most_long_reads; }, what));
     ++state_->long_reads;
   }
+  struct Place {
+    State& state;
+    ~Place() {
+      {
+        const Lock lock(state.reading_long);
+        --state.long_reads;
+      }
+      state.read_long.notify_all();
+    }
+  };
+  const Place place{*state_};
   // Opened for this one: what it has read is not kept in memory afterwards.
   auto done = [&]() -> Status {
-    DVDI_TRY(const auto connection, Connection::open(state_->path, true));
+    DVDI_TRY(const auto connection, Connection::open(state_->path, true, true));
     connection->wait_for_locks(context);
     return read_on(*connection, what, work);
   }();
-  {
-    const Lock lock(state_->reading_long);
-    --state_->long_reads;
-  }
-  state_->read_long.notify_all();
   if (!done && done.error().code == Code::corrupted) suspect(state_->path);
   return done;
 }

@@ -138,6 +138,11 @@ def test_every_call_and_its_errors(dvdi, api):
     assert api.call("GET", "/v1/events/verify", code=200)["count"] >= len(events)
     assert api.call("GET", "/v1/usage?by=owner&since=2026-01-01T00:00:00Z", code=200)["rows"]
     api.call("GET", "/v1/usage?by=colour", code=400)
+    priced = api.call("POST", "/v1/usage", {"by": ["owner", "label:team", "hour"], "prices": {
+        "currency": "EUR", "rules": [{"driver": "loc*", "mounted_hour": "0.5", "per_mount": "1"}]}}, code=200)
+    assert priced["currency"] == "EUR" and float(priced["total"]["cost"]) >= 1
+    api.call("POST", "/v1/usage", {"by": ["role", "role"]}, code=400)
+    api.call("POST", "/v1/usage", {"prices": {"currency": "EUR", "rules": [{"per_mount": 0.5}]}}, code=400)
     api.call("GET", "/v1/usage?since=yesterday", code=400)
     assert "local" in {one["name"] for one in api.call("GET", "/v1/drivers", code=200)["drivers"]}
     assert isinstance(api.call("GET", "/v1/drivers/local/volumes", code=200)["volumes"], list)
