@@ -67,13 +67,13 @@ Status write_csv(const UsageReport& report, Output& out) {
   const bool priced = !report.currency.empty();
   std::vector<std::string> cells;
   for (const std::string& key : report.by) cells.push_back(csv_text(key));
-  for (const auto& [name, text] : figures({}, priced)) cells.emplace_back(name);
+  for (const auto& [name, text] : wire::figures({}, priced)) cells.emplace_back(name);
   if (priced) cells.emplace_back("currency");
   DVDI_CHECK(out.write(csv_line(cells)));
   for (const UsageRow& row : report.rows) {
     cells.clear();
     for (const std::string& value : row.group) cells.push_back(csv_text(value));
-    for (auto& [name, text] : figures(row.sum, priced)) cells.push_back(std::move(text));
+    for (auto& [name, text] : wire::figures(row.sum, priced)) cells.push_back(std::move(text));
     if (priced) cells.push_back(csv_text(report.currency));
     DVDI_CHECK(out.write(csv_line(cells)));
   }
