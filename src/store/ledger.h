@@ -9,7 +9,9 @@
 #include <vector>
 
 #include "base/context.h"
+#include "base/histogram.h"
 #include "store/event_log.h"
+#include "store/figures.h"
 #include "store/types.h"
 #include "store/usage_interval.h"
 
@@ -56,6 +58,8 @@ class Reader {
   Result<std::pair<std::uint64_t, std::string>> head();
   // The highest number that an event ever had, also if it was removed.
   Result<std::uint64_t> highest_event();
+  // Counts and sums of the whole ledger, in a few statements that read no big table.
+  Result<LedgerFigures> figures(const Moment& now);
   // Intervals that overlap [since, until) or begin in it, in no order. `visit` returns false to stop, and so
   // does `look`, which is called now and then with how many were read, also of those that are not visited.
   Status usage(const Moment& now, WallTime since, WallTime until, const UsageColumns& columns,
@@ -105,6 +109,15 @@ class Transaction : public Reader {
   std::optional<Caller> caller_;
 };
 
+// How the transactions of this process went. By the machine's clock: it is about locks and the disk.
+struct WriteTimes {
+  Histogram wait;              // for the writer's lock, other processes included
+  Histogram commit;            // until the transaction was durable
+  std::uint64_t failures = 0;  // of these two; what the work itself refuses is none
+};
+// Of the buckets of WriteTimes: 100 us to 60 s.
+const std::vector<Duration>& write_time_bounds();
+
 // Thread-safe.
 class Ledger {
  public:
@@ -126,6 +139,11 @@ class Ledger {
   // How often this process has written; wait_written returns when that is more than `seen`.
   std::uint64_t written() const;
   Status wait_written(const Context& context, std::uint64_t seen);
+
+  // By a connection of its own: whoever looks at the figures waits for no long report.
+  Result<LedgerFigures> figures(const Context& context);
+  WriteTimes write_times() const;
+  StoreSize size() const;
 
   const std::string& node_id() const;
   const std::string& boot_id() const;

@@ -216,10 +216,19 @@ std::vector<DriverStatus> Calls::drivers(const std::vector<std::string>& names) 
   return out;
 }
 
+void Calls::mount_lost(const std::string& driver) {
+  const Lock lock(mutex_);
+  Gate& gate = gates_.try_emplace(driver).first->second;
+  gate.found = true;  // it has mounted something
+  const Lock inner(gate.mutex);
+  gate.statistics.mount_lost();
+}
+
 std::vector<CallTimes> Calls::times() {
   std::vector<CallTimes> out;
   const Lock lock(mutex_);
   for (auto& [name, gate] : gates_) {
+    if (!gate.found) continue;  // a name that a request has made up
     const Lock inner(gate.mutex);
     gate.statistics.append_times(name, out);
   }

@@ -30,6 +30,8 @@ class Calls {
   // False where the driver cannot be found.
   bool may_be_plain_directory(const Context& context, const VolumeKey& volume);
 
+  void mount_lost(const std::string& driver);  // counts it
+
   std::vector<DriverStatus> drivers(const std::vector<std::string>& names);
   std::vector<CallTimes> times();
 

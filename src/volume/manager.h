@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/context.h"
+#include "base/histogram.h"
 #include "driver/driver.h"
 #include "linux/file_lock.h"
 #include "linux/helper_pool.h"
@@ -192,6 +193,7 @@ struct DriverStatus {
   std::uint64_t errors = 0;       // of `calls`: those that failed, in whatever way
   std::uint64_t timeouts = 0;     // of `errors`: those that ended at their deadline
   std::uint64_t turned_away = 0;  // of `errors`: those beyond `calls_waiting`
+  std::uint64_t mounts_lost = 0;  // mounts of its volumes that were lost, each loss counted
   std::string last_error;         // "" if there was none
   std::optional<WallTime> last_error_time;
 };
@@ -204,10 +206,7 @@ inline std::string container_lock_name(const ContainerKey& key) { return "contai
 struct CallTimes {
   std::string driver, operation;
   std::string outcome;  // ok, refused, not_sent, timed_out, cancelled, failed
-  // So many took at most call_time_bounds[i], and longer than the bound before it; the last: longer than all.
-  std::vector<std::uint64_t> counts;
-  std::uint64_t count = 0;
-  Duration sum = Duration::zero();
+  Histogram times;      // with call_time_bounds()
 };
 // Of the buckets of CallTimes: 1 ms to 600 s.
 const std::vector<Duration>& call_time_bounds();
