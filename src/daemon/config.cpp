@@ -8,6 +8,7 @@
 
 #include "daemon/text_file.h"
 #include "daemon/toml_table.h"
+#include "http/server.h"
 
 namespace dvdi {
 
@@ -68,6 +69,7 @@ Status read_root(Table& root, Config& config) {
   config.state_dir_chosen = config.state_dir != Config().state_dir;
   DVDI_CHECK(root.path_of_folder("socket", config.socket));
   DVDI_CHECK(root.duration("drain_timeout", config.drain_timeout, Duration::zero(), hours(24)));
+  DVDI_CHECK(root.text("metrics_listen", config.metrics_listen, http::check_tcp_address));
   DVDI_CHECK(root.table("agent", [&](Table& table) -> Status {
     DVDI_CHECK(table.flag("environment_volumes", config.agent.environment));
     DVDI_CHECK(table.flag("csi_volumes_elsewhere", config.agent.csi_volumes_elsewhere));

@@ -31,6 +31,7 @@ struct Config {
   // to end has before it is cancelled.
   std::string socket = "/run/dvdi/dvdid.sock";
   Duration drain_timeout = std::chrono::seconds(60);
+  std::string metrics_listen;  // ADDRESS:PORT of TCP where it shows its metrics, too; "": nowhere
   spec::AgentRules agent;
   volume::Policy volumes;
   driver::docker::PluginCatalog::Config docker;

@@ -9,6 +9,7 @@
 #include "base/random.h"
 #include "base/text.h"
 #include "base/time_text.h"
+#include "daemon/metrics_server.h"
 #include "daemon/usage_wire.h"
 #include "daemon/wire.h"
 #include "http/uri.h"
@@ -84,7 +85,7 @@ json::array list(const std::vector<T>& all) {
 struct Routes::Call {
   const Context* context;  // ends with the caller, and at the deadline that he gave
   http::IncomingRequest* request;
-  http::Answer* answer;
+  CountedAnswer* answer;
   std::vector<std::string> path;
   std::map<std::string, std::string> query;
   std::vector<gid_t> groups;
@@ -173,7 +174,8 @@ const std::vector<Routes::Route>& Routes::table() {
   return routes;
 }
 
-void Routes::handle(const Context& context, http::IncomingRequest& request, http::Answer& answer) {
+void Routes::handle(const Context& context, http::IncomingRequest& request, http::Answer& to_send) {
+  CountedAnswer answer(to_send, parts_.requests);
   const std::string_view asked_trace = request.header("Dvdi-Trace-Id");
   const std::string trace = is_trace_id(asked_trace) ? std::string(asked_trace) : random_uuid();
   Context bounded = Context(context.clock(), trace).with_stop(context.stop()).with_caller(request.peer());
@@ -208,6 +210,7 @@ Status Routes::dispatch(Call& call) {
     if (!fits) continue;
     if (route.method == call.request->method() ||
         (route.method == "GET" && call.request->method() == "HEAD")) {
+      call.answer->is_for(route.method, route.path);
       // Nothing that a stranger sends is read.
       if (route.action && call.standing == Standing::stranger) DVDI_CHECK(permit(call, *route.action));
       return (this->*route.work)(call);
@@ -247,7 +250,7 @@ Status Routes::healthz(Call& call) {
 Status Routes::metrics(Call& call) {
   DVDI_CHECK(permit(call, Action::read_metrics));
   DVDI_TRY(const std::string text, parts_.metrics(*call.context));
-  return call.answer->send(200, "text/plain; version=0.0.4; charset=utf-8", text);
+  return call.answer->send(200, metrics_type, text);
 }
 
 Status Routes::recover(Call& call) {

@@ -11,6 +11,7 @@
 
 #include "daemon/access.h"
 #include "daemon/api.h"
+#include "daemon/request_counts.h"
 #include "http/server.h"
 #include "spec/agent.h"
 
@@ -33,6 +34,7 @@ class Routes {
     std::function<Result<std::optional<MemberUser>>(const Context&, const std::string&)> find_user;
     std::function<void(const Context&, const Denial&)> denied;   // records a refusal
     std::function<Result<std::string>(const Context&)> metrics;  // Prometheus' text format
+    RequestCounts* requests = nullptr;                           // outlives this; counts each
     std::function<void()> changed;             // there may be something new to watch or to settle
     std::function<void(const Error&)> failed;  // an answer of 500 and above: for the log
   };

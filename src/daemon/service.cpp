@@ -4,11 +4,15 @@
 
 #include "base/random.h"
 #include "daemon/metrics.h"
+#include "daemon/metrics_server.h"
 #include "isolator/ownership.h"
 
 namespace dvdi {
 
 namespace {
+
+// A scrape waits for the ledger no longer than that.
+constexpr Duration longest_look = std::chrono::seconds(5);
 
 // Of what the daemon holds to from its start to its end: tables and keys whose values are not those in force.
 std::vector<std::string> what_differs(const Config& read, const Config& in_force) {
@@ -40,6 +44,7 @@ std::vector<std::string> what_differs(const Config& read, const Config& in_force
 
 Service::~Service() {
   // Nobody may call the engine any more before it goes.
+  metrics_server_.reset();
   server_.reset();
   reconciler_.reset();
 }
@@ -81,19 +86,39 @@ Status Service::serve(UniqueFd listening) {
                     .denied = [this](const Context& context,
                                      const Denial& denial) { engine_->admission().record(context, denial); },
                     .metrics = [this](const Context& context) { return metrics(context); },
+                    .requests = &requests_,
                     .changed = [this] { reconciler_->wake(); },
                     .failed = [this](const Error& error) { parts_.warning(error.text()); }});
   DVDI_TRY(server_,
            http::Server::start(std::move(listening),
                                [this](const Context& context, http::IncomingRequest& request,
                                       http::Answer& answer) { routes_->handle(context, request, answer); }));
+  counted_ = server_.get();
+  show_metrics_at(config_.metrics_listen);
   return {};
+}
+
+void Service::show_metrics_at(const std::string& address) {
+  metrics_server_.reset();
+  if (address.empty()) return;
+  auto server =
+      serve_metrics(address, parts_.version, [this](const Context& context) { return metrics(context); });
+  if (!server) {
+    parts_.warning(fmt::format("metrics_listen: {}; all else is served", server.error().text()));
+    return;
+  }
+  metrics_server_ = *std::move(server);
+  parts_.info(fmt::format("metrics at http://{}/metrics, for whoever reaches it", address));
 }
 
 Result<std::vector<std::string>> Service::reload(const Config& config) {
   DVDI_TRY(const auto group, find_group(config.access.group));
   DVDI_CHECK(engine_->admission().load(config.access.policy_file));
+  // Also where it is the same: it may not have been free before.
+  if (routes_ && (config.metrics_listen != config_.metrics_listen || !metrics_server_))
+    show_metrics_at(config.metrics_listen);
   const Lock lock(mutex_);
+  config_.metrics_listen = config.metrics_listen;
   config_.access = config.access;
   config_.agent = config.agent;
   config_.drain_timeout = config.drain_timeout;
@@ -108,7 +133,9 @@ Duration Service::drain_timeout() {
 
 bool Service::drain(const Context& context) {
   const bool all = server_ == nullptr || server_->drain(context);
+  metrics_server_.reset();
   server_.reset();  // cancels the rest, and waits for its roll-back
+  counted_ = nullptr;
   reconciler_->stop(context);
   return all;
 }
@@ -124,16 +151,20 @@ spec::AgentRules Service::agent() {
 }
 
 Result<std::string> Service::metrics(const Context& context) {
-  DVDI_TRY(const auto containers, engine_->containers(context, false));
-  DVDI_TRY(const auto volumes, engine_->volumes(context, false));
-  DVDI_TRY(const auto drivers, engine_->drivers(context));
-  const auto call_times = engine_->manager().call_times();
-  return metrics_text({.containers = containers,
-                       .volumes = volumes.volumes,
-                       .drivers = drivers,
-                       .call_times = call_times,
-                       .connections = server_ ? server_->connections() : 0,
-                       .stuck_helpers = parts_.helpers.stuck()});
+  Ledger& ledger = engine_->ledger();
+  DVDI_TRY(LedgerFigures figures, ledger.figures(context.with_timeout(longest_look)));
+  DVDI_TRY(auto drivers, engine_->drivers(context));
+  const http::Server* server = counted_;
+  return metrics_text({.version = parts_.version,
+                       .ledger = std::move(figures),
+                       .writes = ledger.write_times(),
+                       .store = ledger.size(),
+                       .drivers = std::move(drivers),
+                       .call_times = engine_->manager().call_times(),
+                       .helpers = parts_.helpers.counts(),
+                       .requests = requests_.counts(),
+                       .connections = server == nullptr ? 0 : server->connections(),
+                       .process = process_figures()});
 }
 
 }  // namespace dvdi

@@ -2,6 +2,7 @@
 // and systemd; a test takes it as it is.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 
@@ -42,6 +43,8 @@ class Service {
  private:
   Service(Config config, Parts parts) : parts_(std::move(parts)), config_(std::move(config)) {}
   Result<std::string> metrics(const Context& context);
+  // At that address from now on; "": nowhere. Tasks get their volumes also where it cannot be had.
+  void show_metrics_at(const std::string& address);
   AccessRules access();
   spec::AgentRules agent();
 
@@ -52,7 +55,10 @@ class Service {
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Reconciler> reconciler_;
   std::unique_ptr<Routes> routes_;
+  RequestCounts requests_;
   std::unique_ptr<http::Server> server_;
+  std::atomic<http::Server*> counted_ = nullptr;  // server_, for metrics()
+  std::unique_ptr<http::Server> metrics_server_;  // of the thread that calls serve, reload and drain
 };
 
 }  // namespace dvdi

@@ -2,10 +2,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <filesystem>
 
@@ -59,7 +61,7 @@ class ServiceTest : public testing::Test {
                                 {.helpers = helpers(),
                                  .version = "test",
                                  .info = [](std::string_view) {},
-                                 .warning = [](std::string_view) {}});
+                                 .warning = [this](std::string_view) { ++warnings_; }});
     ASSERT_TRUE(opened) << opened.error().text();
     service_ = *std::move(opened);
     auto socket = http::listen_unix(config_.socket, 0600);
@@ -101,6 +103,7 @@ class ServiceTest : public testing::Test {
     return request;
   }
 
+  std::atomic<std::size_t> warnings_ = 0;
   std::string folder_;
   Config config_;
   std::unique_ptr<Service> service_;
@@ -249,6 +252,36 @@ TEST_F(ServiceTest, MetricsAndHealthAnswer) {
   const auto metrics = get("/metrics");
   EXPECT_EQ(metrics.status, 200);
   EXPECT_THAT(metrics.text, HasSubstr("dvdi_mounts{state=\"mounted\"} 0\n"));
+  EXPECT_THAT(metrics.text, HasSubstr("dvdi_build_info{version=\"test\"} 1\n"));
+  EXPECT_THAT(metrics.text,
+              HasSubstr("dvdi_http_requests_total{method=\"GET\",route=\"/healthz\",code=\"200\"} 1\n"));
+  EXPECT_THAT(metrics.text, HasSubstr("dvdi_http_requests_running 1\n"));
+}
+
+TEST_F(ServiceTest, MetricsOnTcpComeAndGoWithAReload) {
+  // Free a moment ago.
+  auto free = http::listen_tcp("127.0.0.1:0");
+  ASSERT_TRUE(free);
+  sockaddr_in at{};
+  socklen_t size = sizeof at;
+  ASSERT_EQ(::getsockname(free->get(), reinterpret_cast<sockaddr*>(&at), &size), 0);
+  Config changed = config_;
+  changed.metrics_listen = "127.0.0.1:" + std::to_string(ntohs(at.sin_port));
+  const auto status = [&] {
+    const auto answer = http::send(Context().with_timeout(std::chrono::seconds(60)),
+                                   {.url = "http://" + changed.metrics_listen}, {.path = "/metrics"});
+    return answer ? answer->status : 0;
+  };
+  const std::size_t warnings = warnings_;
+  // Somebody has it: the daemon serves all the same, and says so.
+  ASSERT_TRUE(service_->reload(changed));
+  EXPECT_EQ(warnings_, warnings + 1);
+  EXPECT_EQ(get("/healthz").status, 200);
+  free->reset();
+  ASSERT_TRUE(service_->reload(changed));
+  EXPECT_EQ(status(), 200);
+  ASSERT_TRUE(service_->reload(config_));
+  EXPECT_EQ(status(), 0);
 }
 
 TEST_F(ServiceTest, ReloadTakesOverWhatCanChange) {

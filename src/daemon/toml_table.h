@@ -99,11 +99,15 @@ class Table {
       return {};
     });
   }
-  Status text(const char* key, std::string& into) {
+  // `check` says what is wrong with one that is not empty.
+  Status text(const char* key, std::string& into,
+              const std::function<Status(const std::string&)>& check = {}) {
     return take(key, [&](const toml::value& value) -> Status {
       if (!value.is_string() || value.as_string().str.empty()) {
         return at(value, file_, fmt::format("{} must be a text", path(key)));
       }
+      if (const Status checked = check ? check(value.as_string().str) : Status(); !checked)
+        return at(value, file_, fmt::format("{}: {}", path(key), checked.error().text()));
       set(key, into, value.as_string().str);
       return {};
     });
