@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <set>
 
 namespace dvdi {
@@ -179,25 +180,27 @@ void add_store(Text& text, const MetricsInput& input) {
               input.ledger.event_bytes);
 }
 
-void add_sinks(Text& text, const std::vector<SinkFigures>& sinks) {
+void add_sinks(Text& text, const std::vector<SinkStatus>& sinks, WallTime now) {
   const auto of_sinks = [&](std::string_view name, std::string_view type, std::string_view help, auto value) {
     text.family(name, type, help);
-    for (const SinkFigures& one : sinks) text.sample(label("sink", one.name), value(one));
+    for (const SinkStatus& one : sinks) text.sample(label("sink", one.name), value(one));
   };
   of_sinks("dvdi_sink_up", "gauge",
            "1: the last attempt to deliver to a sink went well, or there was none yet.",
-           [](const SinkFigures& one) { return one.up ? 1 : 0; });
+           [](const SinkStatus& one) { return one.state == "waiting" ? 0 : 1; });
   of_sinks("dvdi_sink_paused", "gauge", "1: somebody has paused the sink.",
-           [](const SinkFigures& one) { return one.paused ? 1 : 0; });
+           [](const SinkStatus& one) { return one.paused ? 1 : 0; });
   of_sinks("dvdi_sink_behind_events", "gauge", "Events that a sink has not confirmed yet.",
-           [](const SinkFigures& one) { return one.behind; });
+           [](const SinkStatus& one) { return one.behind; });
   of_sinks("dvdi_sink_oldest_undelivered_age_seconds", "gauge",
            "Age of the oldest event that a sink has not confirmed yet; 0: there is none.",
-           [](const SinkFigures& one) { return Text::seconds(one.oldest_age); });
+           [now](const SinkStatus& one) {
+             return one.oldest ? Text::seconds(std::max(Duration::zero(), now - *one.oldest)) : 0.0;
+           });
   of_sinks("dvdi_sink_delivered_events_total", "counter", "Events that a sink has confirmed.",
-           [](const SinkFigures& one) { return one.delivered; });
+           [](const SinkStatus& one) { return one.delivered_total; });
   of_sinks("dvdi_sink_failures_total", "counter", "Attempts to deliver to a sink that failed.",
-           [](const SinkFigures& one) { return one.failures; });
+           [](const SinkStatus& one) { return one.failures_total; });
 }
 
 void add_daemon(Text& text, const MetricsInput& input) {
@@ -246,7 +249,7 @@ std::string metrics_text(const MetricsInput& input) {
   add_ledger(text, input.ledger, input.drivers);
   add_drivers(text, input);
   add_store(text, input);
-  add_sinks(text, input.sinks);
+  add_sinks(text, input.sinks, input.now);
   add_daemon(text, input);
   add_process(text, input.process);
   return std::move(text.out);

@@ -5,21 +5,13 @@
 #include <string>
 
 #include "daemon/request_counts.h"
+#include "event/sink_status.h"
 #include "linux/helper_pool.h"
 #include "linux/process_figures.h"
 #include "store/ledger.h"
 #include "volume/manager.h"
 
 namespace dvdi {
-
-// How far one sink is.
-struct SinkFigures {
-  std::string name;
-  bool up = true, paused = false;
-  std::uint64_t behind = 0;  // events
-  Duration oldest_age = {};  // of the oldest of them
-  std::uint64_t delivered = 0, failures = 0;
-};
 
 // Everything by value or quickly copied: nothing is locked while the text is made.
 struct MetricsInput {
@@ -29,7 +21,8 @@ struct MetricsInput {
   StoreSize store;
   std::vector<volume::DriverStatus> drivers;
   std::vector<volume::CallTimes> call_times;
-  std::vector<SinkFigures> sinks;
+  std::vector<SinkStatus> sinks;
+  WallTime now = {};
   HelperPool::Counts helpers;
   RequestCounts::Counts requests;
   unsigned connections = 0;

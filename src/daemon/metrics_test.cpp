@@ -62,6 +62,27 @@ TEST(Metrics, ADriverHasOneState) {
   EXPECT_THAT(text, HasSubstr("dvdi_driver_state{driver=\"nfs\",state=\"down\"} 0\n"));
 }
 
+TEST(Metrics, ASinkThatWaitsAfterAFailureIsNotUp) {
+  MetricsInput input;
+  input.now = WallTime(seconds(1000));
+  input.sinks.push_back({.name = "log",
+                         .state = "waiting",
+                         .behind = 12,
+                         .oldest = WallTime(seconds(900)),
+                         .delivered_total = 5,
+                         .failures_total = 3});
+  input.sinks.push_back({.name = "hook", .state = "paused", .paused = true});
+  const std::string text = metrics_text(input);
+  EXPECT_THAT(text, HasSubstr("dvdi_sink_up{sink=\"log\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("dvdi_sink_up{sink=\"hook\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("dvdi_sink_paused{sink=\"hook\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("dvdi_sink_behind_events{sink=\"log\"} 12\n"));
+  EXPECT_THAT(text, HasSubstr("dvdi_sink_oldest_undelivered_age_seconds{sink=\"log\"} 100\n"));
+  EXPECT_THAT(text, HasSubstr("dvdi_sink_oldest_undelivered_age_seconds{sink=\"hook\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("dvdi_sink_delivered_events_total{sink=\"log\"} 5\n"));
+  EXPECT_THAT(text, HasSubstr("dvdi_sink_failures_total{sink=\"log\"} 3\n"));
+}
+
 // A family is described once, and its samples follow at once.
 TEST(Metrics, EachFamilyIsOneBlock) {
   std::istringstream lines(metrics_text({}));

@@ -161,6 +161,7 @@ Result<std::string> Service::metrics(const Context& context) {
                        .store = ledger.size(),
                        .drivers = std::move(drivers),
                        .call_times = engine_->manager().call_times(),
+                       .now = context.clock().wall(),
                        .helpers = parts_.helpers.counts(),
                        .requests = requests_.counts(),
                        .connections = server == nullptr ? 0 : server->connections(),
