@@ -216,10 +216,10 @@ TEST_F(CallsTest, CallsAreCountedByOperationAndOutcome) {
     by_name[one.operation + " " + one.outcome] = std::move(one);
   }
   ASSERT_THAT(by_name, SizeIs(5));
-  EXPECT_EQ(by_name.at("create ok").count, 1U);
-  EXPECT_EQ(by_name.at("create refused").count, 1U);
-  EXPECT_EQ(by_name.at("create not_sent").count, 1U);
-  EXPECT_EQ(by_name.at("list ok").count, 1U);
+  EXPECT_EQ(by_name.at("create ok").times.count, 1U);
+  EXPECT_EQ(by_name.at("create refused").times.count, 1U);
+  EXPECT_EQ(by_name.at("create not_sent").times.count, 1U);
+  EXPECT_EQ(by_name.at("list ok").times.count, 1U);
   const CallTimes& late = by_name.at("create timed_out");
   EXPECT_GE(late.times.sum, seconds(30));
   // Longer than 30 s, by as little as the test took.
