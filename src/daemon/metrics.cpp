@@ -217,7 +217,7 @@ void add_daemon(Text& text, const MetricsInput& input) {
               input.requests.running);
   text.family("dvdi_http_requests_total", "counter",
               "Requests that were answered, by route (empty: there is none) and status.");
-  for (const auto& [key, count] : input.requests.ended) {
+  for (const auto& [key, count] : input.requests.answered) {
     const auto& [method, path, status] = key;
     text.sample(
         label("method", method) + "," + label("route", path) + "," + label("code", fmt::to_string(status)),

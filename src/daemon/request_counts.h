@@ -18,7 +18,7 @@ class RequestCounts {
   // there are only so many. Both "" where nothing is at the address. And the status.
   using Key = std::tuple<std::string_view, std::string_view, int>;
   struct Counts {
-    std::map<Key, std::uint64_t> ended;
+    std::map<Key, std::uint64_t> answered;
     unsigned running = 0;
   };
   Counts counts() const {
@@ -32,7 +32,7 @@ class RequestCounts {
   Counts counts_;
 };
 
-// An answer that is counted when this goes. For the handler's thread.
+// An answer that is counted before it goes out: whoever has it finds it counted. For the handler's thread.
 class CountedAnswer final : public http::Answer {
  public:
   CountedAnswer(http::Answer& answer, RequestCounts* counts) : answer_(answer), counts_(counts) {
@@ -42,9 +42,9 @@ class CountedAnswer final : public http::Answer {
   }
   ~CountedAnswer() override {
     if (counts_ == nullptr) return;
+    count(of_silence);
     const Lock lock(counts_->mutex_);
     --counts_->counts_.running;
-    ++counts_->counts_.ended[{method_, path_, status_}];
   }
   CountedAnswer(const CountedAnswer&) = delete;
   CountedAnswer& operator=(const CountedAnswer&) = delete;
@@ -56,11 +56,11 @@ class CountedAnswer final : public http::Answer {
   }
 
   Status send(int status, std::string_view content_type, std::string_view body) override {
-    status_ = status;
+    count(status);
     return answer_.send(status, content_type, body);
   }
   Status start(int status, std::string_view content_type) override {
-    status_ = status;
+    count(status);
     return answer_.start(status, content_type);
   }
   Status write(const Context& context, std::string_view piece) override {
@@ -70,10 +70,19 @@ class CountedAnswer final : public http::Answer {
   bool started() const override { return answer_.started(); }
 
  private:
+  static constexpr int of_silence = 500;  // what the server answers for a handler that says nothing
+
+  void count(int status) {
+    if (counts_ == nullptr || counted_) return;
+    counted_ = true;
+    const Lock lock(counts_->mutex_);
+    ++counts_->counts_.answered[{method_, path_, status}];
+  }
+
   http::Answer& answer_;
   RequestCounts* const counts_;
   std::string_view method_, path_;
-  int status_ = 500;  // what the server answers for a handler that says nothing
+  bool counted_ = false;
 };
 
 }  // namespace dvdi
