@@ -8,9 +8,7 @@
 namespace dvdi {
 namespace {
 
-using testing::AllOf;
 using testing::HasSubstr;
-using testing::StartsWith;
 
 TEST(PriceFile, IsRulesInTheirOrder) {
   const auto list = parse_prices(R"(
@@ -66,8 +64,8 @@ TEST(PriceFile, AnErrorNamesFileLineAndKey) {
       {start + "driver = \"" + std::string(1001, 'x') + "\"\nper_mount = 1\n", {"p.toml:2:", "driver"}},
       {"price = 1\ncurrency = \"EUR\"\n", {"p.toml:1:", "price"}},
       {"colour = \"EUR\"\n" + start + "per_mount = 1\n", {"p.toml:1:", "colour"}},
-      {start + "per_mount = \n", {"p.toml", "3"}},
-      {start + "per_mount = 1\nper_mount = 2\n", {"p.toml", "per_mount"}},
+      {start + "per_mount = \n", {"p.toml:3", "not TOML"}},
+      {start + "per_mount = 1\nper_mount = 2\n", {"p.toml:", "per_mount", "exists"}},
       {"\xff\xfe", {"p.toml"}},
   };
   for (const auto& [text, named] : wrong) {
