@@ -343,7 +343,7 @@ Error NatsConnection::lost(std::string_view what) const {
   return Error{.code = denied ? Code::permission_denied : Code::unavailable,
                .message = fmt::format("{}: the server {} says: {}", what, handle_->url,
                                       printable(handle_->credentials.without_secrets(text), 400)),
-               .hint = denied ? "docs/sinks.md says what the user of a sink must be allowed" : "",
+               .hint = denied ? "docs/sinks-nats.md says what the user of a sink must be allowed" : "",
                .outcome = denied ? Outcome::refused : Outcome::unknown};
 }
 

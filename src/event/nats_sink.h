@@ -1,4 +1,4 @@
-// Events published to a stream of NATS JetStream (docs/sinks.md).
+// Events published to a stream of NATS JetStream (docs/sinks-nats.md).
 #pragma once
 
 #include <memory>

@@ -10,6 +10,7 @@ import sys
 import threading
 
 import support
+from nats_accounts import make_account
 from nats_consumer import Nats, read_chains
 from support import eventually
 
@@ -19,11 +20,12 @@ OWNER = "/agent"
 class NatsServer:
     """Debian's nats-server with JetStream; the same port and store after each kill."""
 
-    def __init__(self, node, host="127.0.0.1", prefix=()):
+    def __init__(self, node, host="127.0.0.1", prefix=(), config=None):
         self.program = shutil.which("nats-server", path=f"{os.environ['PATH']}:/usr/sbin")
         assert self.program, "nats-server is not installed: tools/packages install test"
         self.host, self.prefix, self.folder = host, list(prefix), node.root / "nats"
         self.port = -1
+        self.options = ["-c", str(config)] if config else ["-js", "-sd", str(self.folder)]
         self.process = None
         self.start()
 
@@ -33,7 +35,7 @@ class NatsServer:
         ports.mkdir(parents=True)
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(
-                [*self.prefix, self.program, "-js", "-sd", str(self.folder), "-a", self.host, "-p", str(self.port),
+                [*self.prefix, self.program, *self.options, "-a", self.host, "-p", str(self.port),
                  "--ports_file_dir", str(ports)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
 
         def ready():
@@ -145,6 +147,26 @@ def test_a_server_that_is_killed_under_load_has_every_event_once(dvdi):
     use_volumes(dvdi, "later", 3)
     server.start()
     assert check_complete(dvdi, lambda: chains_of("127.0.0.1", server.port)).count > chain.count
+
+
+def test_a_user_with_a_credentials_file(dvdi):
+    credentials = make_account(dvdi.root, dvdi.root / "nats")
+    server = NatsServer(dvdi, config=dvdi.root / "accounts.conf")
+    dvdi.undo.append(lambda: support.stop(server.process))
+    configure(dvdi, server, credentials_file=str(credentials))
+    dvdi.start_daemon()
+    dvdi.run("sink", "test", "central", code=0)
+    # The file is read at each connect: one of a user of another operator is refused, and nothing of it is shown.
+    mine = credentials.read_text()
+    (dvdi.root / "other").mkdir()
+    other = make_account(dvdi.root / "other", "unused").read_text()
+    credentials.write_text(other)
+    refused = dvdi.run("sink", "test", "central")
+    assert refused.returncode != 0 and "permission_denied" in refused.stderr, refused
+    secrets = [line for line in other.splitlines() if len(line) > 20 and "-----" not in line]
+    assert len(secrets) == 2 and not any(secret in refused.stderr for secret in secrets), refused
+    credentials.write_text(mine)
+    dvdi.run("sink", "test", "central", code=0)
 
 
 class Namespace:
