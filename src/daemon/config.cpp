@@ -86,6 +86,16 @@ Status read_root(Table& root, Config& config) {
     DVDI_CHECK(table.duration("unmount", volumes.unmount_deadline, milliseconds(10), hours(24)));
     return table.duration("other", volumes.call_deadline, milliseconds(10), hours(24));
   }));
+  DVDI_CHECK(root.table("retention", [&](Table& table) -> Status {
+    Retention& kept = config.retention;
+    DVDI_CHECK(table.duration("events", kept.events_age, Duration::zero(), hours(24 * 36'500)));
+    DVDI_CHECK(table.mebibytes("events_mib", kept.events_bytes));
+    DVDI_CHECK(table.mebibytes("events_hard_mib", kept.events_hard_bytes));
+    if (kept.events_hard_bytes > 0 && (kept.events_bytes == 0 || kept.events_hard_bytes < kept.events_bytes))
+      return table.wrong(
+          "retention.events_hard_mib must not be less than retention.events_mib (0: no limit)");
+    return table.duration("usage", kept.usage_age, Duration::zero(), hours(24 * 36'500));
+  }));
   DVDI_CHECK(root.table("limits", [&](Table& table) -> Status {
     DVDI_CHECK(table.number("calls_per_driver", volumes.calls_per_driver, 1, 10'000));
     return table.number("calls_waiting", volumes.calls_waiting, 0, 100'000);

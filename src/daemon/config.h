@@ -6,6 +6,7 @@
 
 #include "base/context.h"
 #include "driver/docker/catalog.h"
+#include "event/retention.h"
 #include "spec/agent.h"
 #include "volume/manager.h"
 
@@ -34,6 +35,7 @@ struct Config {
   std::string metrics_listen;  // ADDRESS:PORT of TCP where it shows its metrics, too; "": nowhere
   spec::AgentRules agent;
   volume::Policy volumes;
+  Retention retention;
   driver::docker::PluginCatalog::Config docker;
 };
 

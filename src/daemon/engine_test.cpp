@@ -290,7 +290,8 @@ TEST_F(EngineTest, EventsThatSomebodyRemovedAtEitherEndAreMissed) {
   EXPECT_THAT(engine_->verify_events(context_, nullptr).error().text(), HasSubstr("event 5"));
   remove_where("sequence > 3");
   remove_where("sequence = 1");
-  EXPECT_THAT(engine_->verify_events(context_, nullptr).error().text(), HasSubstr("event 1 is missing"));
+  EXPECT_THAT(engine_->verify_events(context_, nullptr).error().text(),
+              HasSubstr("events 1 to 1 are missing"));
 }
 
 TEST_F(EngineTest, AStateDirectoryThatOthersCanWriteIsRefused) {

@@ -33,6 +33,7 @@ std::vector<std::string> what_differs(const Config& read, const Config& in_force
   compare("[debts]", now.unmount_attempts == then.unmount_attempts && now.debt_backoff == then.debt_backoff &&
                          now.debt_backoff_cap == then.debt_backoff_cap &&
                          now.late_answer == then.late_answer);
+  compare("[retention]", read.retention == in_force.retention);
   compare("[secrets]", now.secret_options == then.secret_options);
   compare("[docker]",
           read.docker.roots == in_force.docker.roots && read.docker.settings == in_force.docker.settings);
@@ -46,6 +47,7 @@ Service::~Service() {
   // Nobody may call the engine any more before it goes.
   metrics_server_.reset();
   server_.reset();
+  housekeeper_.reset();
   reconciler_.reset();
 }
 
@@ -65,6 +67,10 @@ Result<std::unique_ptr<Service>> Service::open(const Context& context, const Con
                         .tidy = [&engine](const Context& call) { return engine.tidy(call); },
                         .say = service->parts_.info});
   DVDI_CHECK(service->reconciler_->start());
+  service->housekeeper_ = std::make_unique<Housekeeper>(
+      Housekeeper::Parts{
+          .ledger = engine.ledger(), .retention = config.retention, .sinks = {}, .say = service->parts_.info},
+      Context(context.clock(), random_uuid()));
   return service;
 }
 

@@ -8,6 +8,7 @@
 
 #include "daemon/admission.h"
 #include "daemon/engine.h"
+#include "daemon/housekeeper.h"
 #include "daemon/reconciler.h"
 #include "daemon/routes.h"
 #include "http/server.h"
@@ -54,6 +55,7 @@ class Service {
   std::optional<gid_t> group_;  // config_.access.group
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Reconciler> reconciler_;
+  std::unique_ptr<Housekeeper> housekeeper_;
   std::unique_ptr<Routes> routes_;
   RequestCounts requests_;
   std::unique_ptr<http::Server> server_;

@@ -99,6 +99,13 @@ class Table {
       return {};
     });
   }
+  Status mebibytes(const char* key, std::uint64_t& into) {
+    constexpr unsigned shift = 20;
+    auto read = static_cast<unsigned>(into >> shift);
+    DVDI_CHECK(number(key, read, 0, 1U << 30U));
+    into = std::uint64_t{read} << shift;
+    return {};
+  }
   // `check` says what is wrong with one that is not empty.
   Status text(const char* key, std::string& into,
               const std::function<Status(const std::string&)>& check = {}) {

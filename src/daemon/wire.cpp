@@ -267,7 +267,10 @@ json::object to_json(const volume::DriverStatus& status) {
       {"turned_away", status.turned_away},
       {"last_error", text_or_null(status.last_error)},
       {"last_error_time",
-       status.last_error_time ? json::value(rfc3339(*status.last_error_time)) : json::value()}};
+       status.last_error_time ? json::value(rfc3339(*status.last_error_time)) : json::value()},
+      {"state", driver_state_name(status.state)},
+      {"state_reason", text_or_null(status.state_reason)},
+      {"state_since", status.state_since ? json::value(rfc3339(*status.state_since)) : json::value()}};
 }
 
 volume::DriverStatus driver_status_of(const json::value& value) {
@@ -281,7 +284,11 @@ volume::DriverStatus driver_status_of(const json::value& value) {
                               .timeouts = whole<std::uint64_t>(value, "timeouts"),
                               .turned_away = whole<std::uint64_t>(value, "turned_away"),
                               .last_error = text(value, "last_error"),
-                              .last_error_time = {}};
+                              .last_error_time = {},
+                              .state = driver_state_of(text(value, "state")),
+                              .state_reason = text(value, "state_reason"),
+                              .state_since = {}};
+  status.state_since = parse_time(json::text_or_empty(value, "state_since"));
   status.last_error_time = parse_time(json::text_or_empty(value, "last_error_time"));
   return status;
 }

@@ -242,6 +242,7 @@ Result<SinkHead> FileSink::head(const Context& context, const std::string& node_
           .message = fmt::format("{}:{}: event {} was changed: its hash is not the hash of its bytes",
                                  printable(path_, 4096), number, event->sequence)};
     DVDI_CHECK(numbers.add(event->sequence));
+    head.first = head.first == 0 ? event->sequence : std::min(head.first, event->sequence);
     if (event->sequence > head.sequence) {
       head.sequence = event->sequence;
       head.hash = event->hash;

@@ -69,6 +69,7 @@ Status check_settings(const SinkSettings& settings);
 struct SinkHead {
   std::uint64_t sequence = 0;  // 0: none
   std::string hash;
+  std::uint64_t first = 0;  // the oldest that it has; 0: not known
   std::uint64_t count = 0;  // different events
 };
 

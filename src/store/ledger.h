@@ -48,12 +48,27 @@ class Reader {
   Result<std::vector<VolumeRow>> volumes();
   Result<std::optional<SinkRow>> sink(const std::string& name);
   Result<std::vector<SinkRow>> sinks();
+  Result<std::optional<DriverRow>> driver(const std::string& name);
   Result<std::vector<DriverRow>> drivers();
+  Result<bool> has_volumes_of(const std::string& driver);  // known or mounted ones
   // A fact of the whole ledger; "" where it is not there.
   Result<std::string> meta(const std::string& name);
   // Oldest first; beyond the first no more than `most_bytes` of bodies.
   Result<std::vector<StoredEvent>> events(std::uint64_t after, std::size_t limit,
                                           std::size_t most_bytes = SIZE_MAX);
+  // All of that type that are there: reads all events.
+  Result<std::vector<StoredEvent>> events_of_type(std::string_view type);
+  // The oldest event that is there, the newest, and how large all of them are; nullopt where there is none.
+  struct EventSpan {
+    std::uint64_t first = 0, last = 0;
+    std::uint64_t bytes = 0;
+  };
+  Result<std::optional<EventSpan>> event_span();
+  // The first event that was written at `since` or later; 0: none. Wall clocks may jump: those before it are
+  // all older, those after it perhaps, too.
+  Result<std::uint64_t> first_event_since(WallTime since);
+  // The last event that goes when the oldest are taken away until at most `bytes` are left; 0: none needs to.
+  Result<std::uint64_t> last_event_beyond(std::uint64_t bytes);
   // The number and hash of the newest event; 0 and the genesis hash if there is none.
   Result<std::pair<std::uint64_t, std::string>> head();
   // The highest number that an event ever had, also if it was removed.
@@ -66,6 +81,7 @@ class Reader {
                const std::function<bool(const UsageRecord&)>& visit,
                const std::function<bool(std::uint64_t)>& look = {});
   Result<std::uint64_t> usage_intervals();  // how many there are, of any time: to show how far a report is
+  Result<bool> has_usage_before(WallTime time);  // closed intervals that ended before that
 
  protected:
   Connection* connection_;
@@ -97,6 +113,10 @@ class Transaction : public Reader {
   Status put(const DriverRow& row);
   Status put_meta(const std::string& name, const std::string& value);
 
+  // Those up to that number. Who does it records events_cut_type in the same transaction.
+  Status erase_events(std::uint64_t up_to);
+  // Up to `most` closed intervals that ended before that; how many they were.
+  Result<std::uint64_t> erase_usage(WallTime before, std::size_t most);
   Status record(const Event& event);  // names the context's caller, if it has one
 
   Status open_usage(const UsageInterval& interval);

@@ -179,7 +179,8 @@ WHERE t.sequence = events.sequence;
 ALTER TABLE usage_intervals ADD COLUMN labels TEXT NOT NULL DEFAULT '';       -- JSON object; '': none
 ALTER TABLE usage_intervals ADD COLUMN volume_type TEXT NOT NULL DEFAULT '';
 ALTER TABLE volumes ADD COLUMN type TEXT NOT NULL DEFAULT '';
-ALTER TABLE volumes ADD COLUMN has_secrets INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE volumes ADD COLUMN has_secrets INTEGER NOT NULL DEFAULT 0;       -- it was asked for with secret options
+ALTER TABLE mounts ADD COLUMN has_secrets INTEGER NOT NULL DEFAULT 0;
 
 -- Where events are carried to. Rows of sinks that are not configured any more stay.
 CREATE TABLE sinks (

@@ -55,8 +55,8 @@ constexpr const char* put_container_sql =
 constexpr const char* erase_container_sql = "DELETE FROM containers WHERE owner = ? AND id = ?";
 constexpr const char* put_mount_sql =
     "INSERT OR REPLACE INTO mounts (driver, volume, mount_id, state, pending, mount_point, identity, "
-    "boot_id, since_wall, since_boot, mounted_wall, mounted_boot, note, unanswered_boot, folder, driver_id) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    "boot_id, since_wall, since_boot, mounted_wall, mounted_boot, note, unanswered_boot, folder, driver_id, "
+    "has_secrets) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 constexpr const char* erase_mount_sql = "DELETE FROM mounts WHERE driver = ? AND volume = ?";
 constexpr const char* put_reference_sql =
     "INSERT OR REPLACE INTO refs (owner, container, driver, volume, exclusive, uses, boot_id, since_wall, "
@@ -82,8 +82,7 @@ constexpr const char* put_foreign_sql =
 constexpr const char* erase_foreign_sql = "DELETE FROM foreign_holders WHERE driver = ? AND volume = ?";
 constexpr const char* put_volume_sql =
     "INSERT OR REPLACE INTO volumes (driver, volume, created_by_us, size_bytes, boot_id, since_wall, "
-    "since_boot, type) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+    "since_boot, type, has_secrets) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
 constexpr const char* erase_volume_sql = "DELETE FROM volumes WHERE driver = ? AND volume = ?";
 constexpr const char* put_sink_sql =
     "INSERT OR REPLACE INTO sinks (name, cursor, replay_until, undelivered, paused) VALUES (?, ?, ?, ?, ?)";
@@ -94,6 +93,10 @@ constexpr const char* put_meta_sql = "INSERT OR REPLACE INTO meta (name, value) 
 constexpr const char* event_sql =
     "INSERT INTO events (sequence, body, hash, wall, total_bytes) VALUES (?1, ?2, ?3, ?4, ?5 + "
     "coalesce((SELECT total_bytes FROM events ORDER BY sequence DESC LIMIT 1), 0))";
+constexpr const char* erase_events_sql = "DELETE FROM events WHERE sequence <= ?";
+constexpr const char* erase_usage_sql =
+    "DELETE FROM usage_intervals WHERE id IN (SELECT id FROM usage_intervals WHERE duration IS NOT NULL AND "
+    "start_wall < ?1 AND start_wall + duration < ?1 LIMIT ?2)";
 constexpr const char* open_usage_sql =
     "INSERT INTO usage_intervals (kind, driver, volume, owner, container, framework, role, principal, user, "
     "size_bytes, boot_id, start_wall, start_boot, labels, volume_type) "
@@ -167,6 +170,7 @@ Status Transaction::put(const MountRow& row) {
     } else {
       bind.null();
     }
+    bind(row.has_secrets);
     statement.exec();
   });
 }
@@ -261,7 +265,7 @@ Status Transaction::put(const VolumeRow& row) {
     } else {
       bind.null();
     }
-    bind(row.since)(row.type);
+    bind(row.since)(row.type)(row.has_secrets);
     statement.exec();
   });
 }
@@ -296,6 +300,22 @@ Status Transaction::put_meta(const std::string& name, const std::string& value) 
     auto& statement = connection_->statement(put_meta_sql);
     Binder{statement}(name)(value);
     statement.exec();
+  });
+}
+
+Status Transaction::erase_events(std::uint64_t up_to) {
+  return guarded("take old events away", [&] {
+    auto& statement = connection_->statement(erase_events_sql);
+    Binder{statement}(static_cast<std::int64_t>(up_to));
+    statement.exec();
+  });
+}
+
+Result<std::uint64_t> Transaction::erase_usage(WallTime before, std::size_t most) {
+  return guarded("take old usage away", [&] {
+    auto& statement = connection_->statement(erase_usage_sql);
+    Binder{statement}(before)(static_cast<std::int64_t>(most));
+    return static_cast<std::uint64_t>(statement.exec());
   });
 }
 

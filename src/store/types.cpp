@@ -46,4 +46,9 @@ std::string_view driver_state_name(DriverState state) {
   return "down";
 }
 
+DriverState driver_state_of(std::string_view name) {
+  if (name == "slow") return DriverState::slow;
+  return name == "down" ? DriverState::down : DriverState::up;
+}
+
 }  // namespace dvdi

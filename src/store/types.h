@@ -97,6 +97,7 @@ struct MountRow {
   // The ID that the driver knows it by, where that is not mount_id: somebody else mounted it, perhaps without
   // any ("").
   std::optional<std::string> driver_id;
+  bool has_secrets = false;  // it was asked for with secret options
 
   const std::string& id_for_driver() const { return driver_id ? *driver_id : mount_id; }
   // Where the kernel's table has it.
@@ -150,6 +151,7 @@ struct VolumeRow {
   bool created_by_us = false;
   std::optional<std::uint64_t> size_bytes;  // where the driver or the request says so
   std::string type = {};                    // the same; "" where nobody says
+  bool has_secrets = false;                 // it was asked for with secret options
 };
 
 // How far a sink is; docs/events.md.
@@ -163,6 +165,7 @@ struct SinkRow {
 
 enum class DriverState { up, slow, down };
 std::string_view driver_state_name(DriverState state);
+DriverState driver_state_of(std::string_view name);  // up, where it is none of them
 
 // What a driver's calls showed last.
 struct DriverRow {

@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "base/random.h"
+#include "volume/secret_values.h"
 
 namespace dvdi::volume {
 
@@ -221,15 +222,37 @@ Status clear_foreign(Transaction& transaction, const ForeignRow& row, const std:
   return transaction.record(event);
 }
 
+Status change_driver(Transaction& transaction, const std::string& driver, DriverState to,
+                     const std::string& reason, const std::string& trace_id) {
+  DVDI_TRY(const auto row, transaction.driver(driver));
+  const DriverState from = row ? row->state : DriverState::up;
+  if (from == to) return {};
+  DVDI_CHECK(
+      transaction.put(DriverRow{.name = driver, .state = to, .reason = reason, .since = transaction.now()}));
+  Event event{.type = fmt::format("dvdi.driver.{}", driver_state_name(to)), .subject = "driver/" + driver};
+  event.reason = reason;
+  event.trace_id = trace_id;
+  event.details["driver"] = driver;
+  event.details["from"] = driver_state_name(from);
+  if (row && row->since.boot_id == transaction.now().boot_id)
+    event.duration = transaction.now().boot - row->since.boot;
+  return transaction.record(event);
+}
+
 Status note_volume(Transaction& transaction, const VolumeKey& volume, bool created_by_us,
                    const VolumeFacts& facts, const std::string& trace_id) {
-  DVDI_TRY(const auto known, transaction.volume(volume));
+  DVDI_TRY(auto known, transaction.volume(volume));
+  if (known && facts.has_secrets && !known->has_secrets) {
+    known->has_secrets = true;
+    return transaction.put(*known);
+  }
   if (known) return {};
   DVDI_CHECK(transaction.put(VolumeRow{.volume = volume,
                                        .since = transaction.now(),
                                        .created_by_us = created_by_us,
                                        .size_bytes = facts.size_bytes,
-                                       .type = facts.type}));
+                                       .type = facts.type,
+                                       .has_secrets = facts.has_secrets}));
   DVDI_CHECK(transaction.open_usage({.kind = Kind::provisioned,
                                      .volume = volume,
                                      .size_bytes = facts.size_bytes,
@@ -246,7 +269,7 @@ Status forget_volume(Transaction& transaction, const VolumeKey& volume, const st
 }
 
 VolumeFacts facts_of(const driver::Options& options, const Policy& policy) {
-  VolumeFacts facts{.size_bytes = size_of(options)};
+  VolumeFacts facts{.size_bytes = size_of(options), .has_secrets = has_secrets(options, policy)};
   constexpr std::array<std::string_view, 4> names = {"type", "volumetype", "volume_type", "volume-type"};
   constexpr std::size_t longest = 255;  // what is longer is no type
   for (const std::string_view name : names) {

@@ -45,10 +45,14 @@ Status clear_foreign(Transaction& transaction, const ForeignRow& row, const std:
 struct VolumeFacts {
   std::optional<std::uint64_t> size_bytes = {};  // size_of()
   std::string type = {};                         // of an option `type`, `volumetype` or the like; "": none
+  bool has_secrets = false;                      // some of them are secret
 };
 VolumeFacts facts_of(const driver::Options& options, const Policy& policy);
 
 // The volume exists: its row and its provisioned time, if they are not there yet.
+// Nothing, if it is in that state already.
+Status change_driver(Transaction& transaction, const std::string& driver, DriverState to,
+                     const std::string& reason, const std::string& trace_id);
 Status note_volume(Transaction& transaction, const VolumeKey& volume, bool created_by_us,
                    const VolumeFacts& facts, const std::string& trace_id);
 Status forget_volume(Transaction& transaction, const VolumeKey& volume, const std::string& trace_id);

@@ -196,6 +196,10 @@ struct DriverStatus {
   std::uint64_t mounts_lost = 0;  // mounts of its volumes that were lost, each loss counted
   std::string last_error;         // "" if there was none
   std::optional<WallTime> last_error_time;
+  // What is recorded of it, also by those before this process.
+  DriverState state = DriverState::up;
+  std::string state_reason;             // "" where it is up
+  std::optional<WallTime> state_since;  // absent: always up, as far as is known
 };
 
 // The lock of a container (in the same file as those of volumes), held by the chain while it prepares,

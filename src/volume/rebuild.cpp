@@ -100,6 +100,7 @@ Result<bool> Manager::State::note_found(const Context& context, const VolumeKey&
     row.driver_id = driver_id;
     row.identity = claim.identity;
     row.note = note;
+    row.has_secrets = true;  // what it was asked for with is not known
     DVDI_CHECK(transition(transaction, row, MountState::unknown,
                           {.reason = row.note, .trace_id = context.trace_id()}));
     DVDI_TRY(const bool referenced, transaction.is_referenced(volume));
