@@ -35,6 +35,13 @@ _dvdi_containers() {
         awk 'NR > 1 && $2 ~ /^[A-Za-z0-9_.-]+$/ { print $2 }')"
 }
 
+_dvdi_sinks() {
+    local state_options
+    _dvdi_state_options
+    _dvdi_words "$(dvdi "${state_options[@]}" sink ls --format table 2>/dev/null |
+        awk 'NF == 0 { exit } NR > 1 && $1 ~ /^[A-Za-z0-9_-]+$/ { print $1 }')"
+}
+
 _dvdi() {
     local cur=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
     local words=() cword word
@@ -60,7 +67,7 @@ _dvdi() {
                 return
                 ;;
             --state-dir | --config | --socket | --format | --volume | -V | --user | -u | --rootfs | --directory | --id | --pid | \
-                --env | -e | --timeout | --since | --until | --by | --prices | --option | -o | --as | --role | --principal)
+                --env | -e | --timeout | --since | --until | --by | --prices | --option | -o | --as | --role | --principal | --from)
                 ((i++))
                 ;;
             -*) ;;
@@ -81,12 +88,12 @@ _dvdi() {
         --user | -u | --as) mapfile -t COMPREPLY < <(compgen -u -- "$cur"); return ;;
         --state-dir | --rootfs | --directory) _dvdi_files -d; return ;;
         --config | --socket | --prices) _dvdi_files -f; return ;;
-        --volume | -V | --id | --env | -e | --timeout | --since | --until | --option | -o | --role | --principal) return ;;
+        --volume | -V | --id | --env | -e | --timeout | --since | --until | --option | -o | --role | --principal | --from) return ;;
     esac
 
     case $command in
         "")
-            _dvdi_words "run volume ps inspect events usage policy config doctor version $global --version"
+            _dvdi_words "run volume ps inspect events usage sink policy config doctor version $global --version"
             ;;
         run)
             if [[ $cur == -* || -n $sub ]]; then
@@ -116,6 +123,18 @@ _dvdi() {
             if [[ -z $sub ]]; then _dvdi_words "verify --follow --since $global"; else _dvdi_words "$global"; fi
             ;;
         usage) _dvdi_words "--by --since --until --prices $global" ;;
+        sink)
+            case $sub in
+                "") _dvdi_words "ls test pause resume replay $global" ;;
+                ls) _dvdi_words "$global" ;;
+                test | pause | resume)
+                    if [[ $cur == -* ]]; then _dvdi_words "$global"; else _dvdi_sinks; fi
+                    ;;
+                replay)
+                    if [[ $cur == -* ]]; then _dvdi_words "--from $global"; else _dvdi_sinks; fi
+                    ;;
+            esac
+            ;;
         policy)
             if [[ -z $sub ]]; then
                 _dvdi_words "check $global"

@@ -36,6 +36,7 @@ struct Raw {
   EventsCommand events;
   std::string events_since;
   UsageCommand usage;
+  SinkCommand sink;
   std::string usage_by = "volume", usage_since, usage_until;
   std::string config_file;
   PolicyCheckCommand policy_check;
@@ -321,6 +322,29 @@ void define_looks(CLI::App& app, Raw& raw) {
   app.add_subcommand("version", "Show the version")->footer(std::string(help::version));
 }
 
+void define_sink(CLI::App& app, Raw& raw) {
+  CLI::App* sink = app.add_subcommand("sink", "Show and steer the places that events are carried to");
+  sink->require_subcommand(1);
+  sink->footer(std::string(help::sink));
+  sink->add_subcommand("ls", "List sinks, and how far each is")->footer(std::string(help::sink_ls));
+  const auto one = [&](const char* name, const char* what, std::string_view footer) {
+    CLI::App* command = sink->add_subcommand(name, what);
+    command->add_option("NAME", raw.sink.name, "The sink, as in the configuration")
+        ->type_name("")
+        ->required();
+    command->footer(std::string(footer));
+    return command;
+  };
+  one("test", "Is it there, and would it take events?", help::sink_test);
+  one("pause", "Deliver nothing to it until it is resumed", help::sink_pause);
+  one("resume", "Go on where it was paused", help::sink_resume);
+  one("replay", "Send events once more", help::sink_replay)
+      ->add_option("--from", raw.sink.from, "The number of the first event")
+      ->type_name("NUMBER")
+      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{INT64_MAX}))
+      ->required();
+}
+
 void define(CLI::App& app, Raw& raw) {
   app.name("dvdi");
   app.formatter(std::make_shared<HelpFormatter>());
@@ -343,6 +367,7 @@ void define(CLI::App& app, Raw& raw) {
   define_run(app, raw);
   define_volume(app, raw);
   define_looks(app, raw);
+  define_sink(app, raw);
   // `dvdi ps --format json` is `dvdi --format json ps`.
   auto fall = [](auto& self, CLI::App& one) -> void {
     for (CLI::App* child : one.get_subcommands({})) {
@@ -402,6 +427,15 @@ Command command_of(const CLI::App& app, Raw& raw, std::vector<std::string> after
       throw UsageError{fmt::format("--by: {} ({})", checked.error().message, checked.error().hint)};
     }
     return std::move(raw.usage);
+  }
+  if (name == "sink ls") return SinkListCommand{};
+  if (name.starts_with("sink ")) {
+    using What = SinkCommand::What;
+    raw.sink.what = name == "sink pause"    ? What::pause
+                    : name == "sink resume" ? What::resume
+                    : name == "sink replay" ? What::replay
+                                            : What::test;
+    return std::move(raw.sink);
   }
   if (name == "policy check") return std::move(raw.policy_check);
   if (name == "doctor") return DoctorCommand{};

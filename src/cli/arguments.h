@@ -73,6 +73,13 @@ struct UsageCommand {
   std::string price_file = {};           // "": without prices
   std::optional<PriceList> prices = {};  // what is in it: filled by who reads the file
 };
+struct SinkListCommand {};
+// For one sink.
+struct SinkCommand {
+  enum class What { test, pause, resume, replay } what = What::test;
+  std::string name;
+  std::uint64_t from = 0;  // of a replay
+};
 struct PolicyCheckCommand {
   std::string policy_file;
   std::string request_file;  // `-`: standard input
@@ -85,8 +92,8 @@ struct VersionCommand {};
 
 using Command = std::variant<RunCommand, VolumeListCommand, VolumeInspectCommand, VolumeCreateCommand,
                              VolumeRemoveCommand, VolumeReleaseCommand, PsCommand, InspectCommand,
-                             EventsCommand, EventsVerifyCommand, UsageCommand, PolicyCheckCommand,
-                             DoctorCommand, ConfigCheckCommand, VersionCommand>;
+                             EventsCommand, EventsVerifyCommand, UsageCommand, SinkListCommand, SinkCommand,
+                             PolicyCheckCommand, DoctorCommand, ConfigCheckCommand, VersionCommand>;
 
 struct Arguments {
   std::string state_dir;    // "": not given

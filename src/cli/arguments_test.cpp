@@ -266,5 +266,22 @@ TEST(Version, IsSaid) {
   EXPECT_THAT(answer.text, testing::MatchesRegex("dvdi [0-9]+\\.[0-9]+\\.[0-9]+\n"));
 }
 
+TEST(Arguments, Sinks) {
+  EXPECT_TRUE(std::holds_alternative<SinkListCommand>(std::get<Arguments>(parse({"sink", "ls"})).command));
+  using What = SinkCommand::What;
+  const auto is = [](const SinkCommand& one, What what, std::uint64_t from) {
+    return one.what == what && one.name == "audit" && one.from == from;
+  };
+  EXPECT_TRUE(is(command<SinkCommand>({"sink", "test", "audit"}), What::test, 0));
+  EXPECT_TRUE(is(command<SinkCommand>({"sink", "pause", "audit"}), What::pause, 0));
+  EXPECT_TRUE(is(command<SinkCommand>({"sink", "resume", "audit"}), What::resume, 0));
+  EXPECT_TRUE(is(command<SinkCommand>({"sink", "replay", "audit", "--from", "12"}), What::replay, 12));
+  EXPECT_EQ(refused({"sink", "replay", "audit"}).exit_code, exit_usage);
+  EXPECT_EQ(refused({"sink", "replay", "audit", "--from", "0"}).exit_code, exit_usage);
+  EXPECT_EQ(refused({"sink", "replay", "audit", "--from", "-1"}).exit_code, exit_usage);
+  EXPECT_EQ(refused({"sink", "pause"}).exit_code, exit_usage);
+  EXPECT_THAT(refused({"sink", "puase", "audit"}).text, HasSubstr("did you mean pause?"));
+}
+
 }  // namespace
 }  // namespace dvdi::cli

@@ -36,6 +36,9 @@ using Confirm = std::function<std::optional<bool>(const std::string& question)>;
 Result<int> volume_release(const Context& context, Api& api, const VolumeReleaseCommand& command,
                            Screen& screen, const Confirm& confirm);
 
+Result<int> sink_list(const Context& context, Api& api, Screen& screen);
+Result<int> sink_change(const Context& context, Api& api, const SinkCommand& command, Screen& screen);
+
 Result<int> ps(const Context& context, Api& api, const PsCommand& command, Screen& screen);
 Result<int> inspect(const Context& context, Api& api, const InspectCommand& command, Screen& screen);
 

@@ -133,6 +133,59 @@ TEST_F(CommandsTest, VolumeInspectShowsDebtsAndForeignHolders) {
                                HasSubstr("somebody else, since F"), HasSubstr("Container       run/b\n")));
 }
 
+SinkStatus waiting_sink() {
+  return {.name = "audit",
+          .type = "webhook",
+          .where = "https://h/p",
+          .state = "waiting",
+          .cursor = 7,
+          .behind = 3,
+          .oldest = WallTime(std::chrono::seconds(1'800'000'000)),
+          .undelivered = 5,
+          .last_error = "no",
+          .last_error_time = WallTime(std::chrono::seconds(1'800'000'100)),
+          .delivered_total = 6,
+          .failures_total = 2};
+}
+
+TEST_F(CommandsTest, SinkListAsATable) {
+  scene_.sinks = {waiting_sink(),
+                  {.name = "f", .type = "file", .where = "/f", .state = "off", .paused = true}};
+  ASSERT_TRUE(sink_list(context_, api_, table()));
+  EXPECT_EQ(written(),
+            "NAME   TYPE     STATE        AT  BEHIND  WHERE\n"
+            "audit  webhook  waiting       7       3  https://h/p\n"
+            "f      file     off, paused   0       0  /f\n"
+            "\n"
+            "SINK   SINCE                        WHY\n"
+            "audit  2027-01-15T08:01:40.000000Z  no\n"
+            "audit  -                            events from 5 on were dropped before it could get them\n");
+}
+
+TEST_F(CommandsTest, SinkListAsJson) {
+  scene_.sinks = {waiting_sink()};
+  ASSERT_TRUE(sink_list(context_, api_, json()));
+  EXPECT_EQ(
+      written(),
+      R"({"sinks":[{"name":"audit","type":"webhook","where":"https://h/p","state":"waiting","paused":false,)"
+      R"("cursor":7,"behind":3,"oldest":"2027-01-15T08:00:00.000000Z","replay_until":null,"undelivered":5,)"
+      R"("last_error":"no","last_error_time":"2027-01-15T08:01:40.000000Z","next_try":null,)"
+      R"("delivered_total":6,"failures_total":2}]})"
+      "\n");
+}
+
+TEST_F(CommandsTest, SinksAreSteered) {
+  using What = SinkCommand::What;
+  for (const auto what : {What::test, What::pause, What::resume, What::replay})
+    ASSERT_TRUE(sink_change(context_, api_, {.what = what, .name = "a", .from = 5}, table()));
+  EXPECT_THAT(scene_.calls, ElementsAre("test a", "pause a", "resume a", "replay a from 5"));
+  EXPECT_EQ(
+      written(),
+      "sink a takes events\nsink a is paused\nsink a goes on\nsink a gets all events from 5 on once more\n");
+  scene_.sink_answer = Error{.code = Code::not_found, .message = "no such sink"};
+  EXPECT_FALSE(sink_change(context_, api_, {.what = What::pause, .name = "b"}, table()));
+}
+
 TEST_F(CommandsTest, ALostVolumeIsShownAsLostAndWhy) {
   VolumeView lost = mounted_volume();
   lost.state = "unknown";

@@ -30,6 +30,8 @@ struct Scene {
   Result<Api::Verified> verified = Api::Verified{};
   UsageReport usage;
   UsageQuery query;
+  std::vector<SinkStatus> sinks;
+  Status sink_answer;
   Status removed;
   Result<std::vector<std::string>> listed = std::vector<std::string>{};
   v1::ContainerRequest request;  // of the last prepare
@@ -124,9 +126,20 @@ class FakeApi final : public Api {
     scene_.query = query;
     return scene_.usage;
   }
+  Result<std::vector<SinkStatus>> sinks(const Context&) override { return scene_.sinks; }
+  Status test_sink(const Context&, const std::string& name) override { return sink_call("test " + name); }
+  Status pause_sink(const Context&, const std::string& name) override { return sink_call("pause " + name); }
+  Status resume_sink(const Context&, const std::string& name) override { return sink_call("resume " + name); }
+  Status replay_sink(const Context&, const std::string& name, std::uint64_t from) override {
+    return sink_call("replay " + name + " from " + std::to_string(from));
+  }
   std::vector<std::string> notices() override { return scene_.notices; }
 
  private:
+  Status sink_call(std::string call) {
+    scene_.calls.push_back(std::move(call));
+    return scene_.sink_answer;
+  }
   Scene& scene_;
 };
 

@@ -160,6 +160,9 @@ class Program {
     if (const auto* command = std::get_if<PsCommand>(&any)) return ps(context, api, *command, screen);
     if (const auto* command = std::get_if<InspectCommand>(&any))
       return inspect(context, api, *command, screen);
+    if (std::holds_alternative<SinkListCommand>(any)) return sink_list(context, api, screen);
+    if (const auto* command = std::get_if<SinkCommand>(&any))
+      return sink_change(context, api, *command, screen);
     Progress progress("dvdi: adding up the usage");
     return usage(context, api, std::get<UsageCommand>(any), screen,
                  [&](std::uint64_t done, std::uint64_t all) { progress.at(done, all); });

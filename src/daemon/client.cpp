@@ -222,4 +222,32 @@ Result<UsageReport> Client::usage(const Context& context, const UsageQuery& quer
   return wire::usage_report_of(answer);
 }
 
+Result<std::vector<SinkStatus>> Client::sinks(const Context& context) {
+  DVDI_TRY(const json::value answer, call(context, "GET", "/v1/sinks"));
+  return list<SinkStatus>(answer, "sinks", wire::sink_status_of);
+}
+
+Status Client::ask_sink(const Context& context, const std::string& name, const std::string& what,
+                        const json::object& body) {
+  DVDI_CHECK(call(context, "POST", fmt::format("/v1/sinks/{}/{}", percent_encode(name), what),
+                  json::serialize(body)));
+  return {};
+}
+
+Status Client::test_sink(const Context& context, const std::string& name) {
+  return ask_sink(context, name, "test");
+}
+
+Status Client::pause_sink(const Context& context, const std::string& name) {
+  return ask_sink(context, name, "pause");
+}
+
+Status Client::resume_sink(const Context& context, const std::string& name) {
+  return ask_sink(context, name, "resume");
+}
+
+Status Client::replay_sink(const Context& context, const std::string& name, std::uint64_t from) {
+  return ask_sink(context, name, "replay", {{"from", from}});
+}
+
 }  // namespace dvdi

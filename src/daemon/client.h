@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "base/json.h"
 #include "capi/errors.h"  // daemon_is_away()
 #include "daemon/api.h"
 
@@ -47,6 +48,11 @@ class Client final : public Api {
                                  const std::function<void(std::uint64_t)>& progress) override;
   Result<UsageReport> usage(const Context& context, const UsageQuery& query,
                             const UsageProgress& progress) override;
+  Result<std::vector<SinkStatus>> sinks(const Context& context) override;
+  Status test_sink(const Context& context, const std::string& name) override;
+  Status pause_sink(const Context& context, const std::string& name) override;
+  Status resume_sink(const Context& context, const std::string& name) override;
+  Status replay_sink(const Context& context, const std::string& name, std::uint64_t from) override;
   std::vector<std::string> notices() override { return {}; }
 
  private:
@@ -56,6 +62,9 @@ class Client final : public Api {
                            const std::string& body = {});
   Result<std::string> call_text(const Context& context, const char* method, const std::string& path,
                                 const std::string& body);
+
+  Status ask_sink(const Context& context, const std::string& name, const std::string& what,
+                  const json::object& body = {});
 
   const std::string socket_;
 };

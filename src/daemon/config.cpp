@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "daemon/config_sinks.h"
 #include "daemon/text_file.h"
 #include "daemon/toml_table.h"
 #include "http/server.h"
@@ -113,6 +114,7 @@ Status read_root(Table& root, Config& config) {
     DVDI_CHECK(table.texts("spec_dirs", config.docker.roots.spec_dirs));
     return read_docker_settings(table, config.docker.settings);
   }));
+  DVDI_CHECK(root.table("sink", [&](Table& table) { return read_sinks(table, config.sinks); }));
   return root.table("driver", [&](Table& table) {
     return table.each_table([&](const std::string& name, Table& one) -> Status {
       driver::docker::Settings settings = config.docker.settings;

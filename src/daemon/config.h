@@ -3,10 +3,12 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "base/context.h"
 #include "driver/docker/catalog.h"
 #include "event/retention.h"
+#include "event/sink.h"
 #include "spec/agent.h"
 #include "volume/manager.h"
 
@@ -37,6 +39,7 @@ struct Config {
   volume::Policy volumes;
   Retention retention;
   driver::docker::PluginCatalog::Config docker;
+  std::vector<SinkSettings> sinks;  // in the order of their names
 };
 
 // The configuration that `text` gives. invalid_argument names the key and the line: unknown keys, wrong

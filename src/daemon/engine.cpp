@@ -129,6 +129,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const Context& context, const Confi
   DVDI_TRY(engine->locks_, KeyedLocks::open(dir + "/locks"));
   DVDI_CHECK(engine->open_ledger(context, alone));
   engine->books_ = std::make_unique<isolator::LedgerBooks>(*engine->ledger_);
+  engine->sinks_ = std::make_unique<Sinks>(*engine->ledger_, config.sinks);
   engine->admission_ = std::make_unique<Admission>(Admission::Parts{helpers, *engine->ledger_});
   DVDI_CHECK(engine->admission_->load(config.access.policy_file));
   engine->drivers_ = std::make_unique<NodeCatalog>(dir, helpers, config.docker);

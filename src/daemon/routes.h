@@ -78,6 +78,11 @@ class Routes {
   Status give_usage(Call& call, const UsageQuery& query);
   Status drivers(Call& call);
   Status driver_volumes(Call& call);
+  Status sinks(Call& call);
+  Status test_sink(Call& call);
+  Status pause_sink(Call& call);
+  Status resume_sink(Call& call);
+  Status replay_sink(Call& call);
 
   // permission_denied, recorded, unless the caller may. `what` names what it is about.
   Status permit(Call& call, Action action, const std::string& owner = {}, const std::string& what = {});

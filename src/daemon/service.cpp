@@ -13,6 +13,7 @@ namespace {
 
 // A scrape waits for the ledger no longer than that.
 constexpr Duration longest_look = std::chrono::seconds(5);
+constexpr Duration last_batch = std::chrono::seconds(3);  // of each sink, when the daemon ends
 
 // Of what the daemon holds to from its start to its end: tables and keys whose values are not those in force.
 std::vector<std::string> what_differs(const Config& read, const Config& in_force) {
@@ -38,6 +39,7 @@ std::vector<std::string> what_differs(const Config& read, const Config& in_force
   compare("[docker]",
           read.docker.roots == in_force.docker.roots && read.docker.settings == in_force.docker.settings);
   compare("[driver]", now.by_driver == then.by_driver && read.docker.by_name == in_force.docker.by_name);
+  compare("[sink]", read.sinks == in_force.sinks);
   return names;
 }
 
@@ -49,6 +51,7 @@ Service::~Service() {
   server_.reset();
   housekeeper_.reset();
   reconciler_.reset();
+  if (engine_) engine_->event_sinks().stop(Context().with_timeout(Duration::zero()));
 }
 
 Result<std::unique_ptr<Service>> Service::open(const Context& context, const Config& config, Parts parts) {
@@ -95,6 +98,10 @@ Status Service::serve(UniqueFd listening) {
                     .requests = &requests_,
                     .changed = [this] { reconciler_->wake(); },
                     .failed = [this](const Error& error) { parts_.warning(error.text()); }});
+  if (parts_.make_sink) {
+    const auto say = [this](const std::string& text) { parts_.warning(text); };
+    DVDI_CHECK(engine_->event_sinks().start(Context(), parts_.make_sink, say));
+  }
   DVDI_TRY(server_,
            http::Server::start(std::move(listening),
                                [this](const Context& context, http::IncomingRequest& request,
@@ -143,6 +150,7 @@ bool Service::drain(const Context& context) {
   server_.reset();  // cancels the rest, and waits for its roll-back
   counted_ = nullptr;
   reconciler_->stop(context);
+  engine_->event_sinks().stop(Context().with_timeout(last_batch));
   return all;
 }
 

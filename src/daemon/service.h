@@ -22,6 +22,7 @@ class Service {
     HelperPool& helpers;  // outlives this
     std::string version;
     std::function<void(std::string_view)> info, warning;  // for the log
+    Sinks::Factory make_sink = {};                        // what sinks are linked with only a daemon needs
   };
 
   // Opens the state directory, for this daemon alone: waits, while the context lasts, for commands that work
@@ -36,7 +37,7 @@ class Service {
   Result<std::vector<std::string>> reload(const Config& config);
   Duration drain_timeout();
   // Accepts nothing more and lets what is running end, while the context lasts. False: something had to be
-  // cancelled.
+  // cancelled. A sink has some seconds for the batch that is under way.
   bool drain(const Context& context);
 
   Engine& engine() { return *engine_; }

@@ -323,6 +323,48 @@ json::array to_json(const std::vector<volume::Adopted>& adopted) {
   return mounts;
 }
 
+json::object to_json(const SinkStatus& status) {
+  const auto number_or_null = [](std::uint64_t number) {
+    return number == 0 ? json::value() : json::value(number);
+  };
+  const auto time_or_null = [](const std::optional<WallTime>& time) {
+    return time ? json::value(rfc3339(*time)) : json::value();
+  };
+  return {{"name", status.name},
+          {"type", status.type},
+          {"where", status.where},
+          {"state", status.state},
+          {"paused", status.paused},
+          {"cursor", status.cursor},
+          {"behind", status.behind},
+          {"oldest", time_or_null(status.oldest)},
+          {"replay_until", number_or_null(status.replay_until)},
+          {"undelivered", number_or_null(status.undelivered)},
+          {"last_error", text_or_null(status.last_error)},
+          {"last_error_time", time_or_null(status.last_error_time)},
+          {"next_try", time_or_null(status.next_try)},
+          {"delivered_total", status.delivered_total},
+          {"failures_total", status.failures_total}};
+}
+
+SinkStatus sink_status_of(const json::value& value) {
+  return {.name = text(value, "name"),
+          .type = text(value, "type"),
+          .where = text(value, "where"),
+          .state = text(value, "state"),
+          .cursor = whole<std::uint64_t>(value, "cursor"),
+          .behind = whole<std::uint64_t>(value, "behind"),
+          .oldest = parse_time(text(value, "oldest")),
+          .replay_until = whole<std::uint64_t>(value, "replay_until"),
+          .undelivered = whole<std::uint64_t>(value, "undelivered"),
+          .paused = flag(value, "paused"),
+          .last_error = text(value, "last_error"),
+          .last_error_time = parse_time(text(value, "last_error_time")),
+          .next_try = parse_time(text(value, "next_try")),
+          .delivered_total = whole<std::uint64_t>(value, "delivered_total"),
+          .failures_total = whole<std::uint64_t>(value, "failures_total")};
+}
+
 json::object to_json(const volume::Recovered& recovered) {
   json::array kept, missing;
   for (const auto& one : recovered.kept) kept.push_back(json::object{{"id", one.id}, {"reason", one.reason}});

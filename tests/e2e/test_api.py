@@ -56,6 +56,7 @@ class Client:
 
 @pytest.fixture
 def api(dvdi):
+    dvdi.configure({"sink.audit": {"type": "file", "path": str(dvdi.root / "events.jsonl")}})
     return Client(dvdi.start_daemon().socket)
 
 
@@ -147,6 +148,18 @@ def test_every_call_and_its_errors(dvdi, api):
     assert "local" in {one["name"] for one in api.call("GET", "/v1/drivers", code=200)["drivers"]}
     assert isinstance(api.call("GET", "/v1/drivers/local/volumes", code=200)["volumes"], list)
     api.call("GET", "/v1/drivers/nobody/volumes", code=404)
+
+    support.eventually(lambda: api.call("GET", "/v1/sinks", code=200)["sinks"][0]["cursor"] > 5)
+    api.call("POST", "/v1/sinks/audit/test", {}, 200)
+    api.call("POST", "/v1/sinks/audit/pause", {}, 200)
+    assert api.call("GET", "/v1/sinks", code=200)["sinks"][0]["paused"]
+    api.call("POST", "/v1/sinks/audit/resume", {}, 200)
+    api.call("POST", "/v1/sinks/audit/replay", {"from": 2}, 200)
+    api.call("POST", "/v1/sinks/audit/replay", {"from": 0}, 400)
+    api.call("POST", "/v1/sinks/audit/replay", {"from": "2"}, 400)
+    api.call("POST", "/v1/sinks/audit/replay", {"from": 100000}, 400)
+    api.call("POST", "/v1/sinks/audit/replay", {"from": 2, "to": 3}, 400)
+    api.call("POST", "/v1/sinks/nobody/pause", {}, 404)
 
     # Not in the file, so not served; and a method that is not.
     for target in ("/", "/v1", "/v1/colours", "/v1/volumes/local/v/colours", "/v1/containers/batch"):
