@@ -1,21 +1,17 @@
 #include "event/webhook_sink.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <charconv>
 #include <ctime>
 
 #include "base/text.h"
 #include "event/event_line.h"
-#include "linux/fd.h"
+#include "event/secret_file.h"
 
 namespace dvdi {
 
@@ -25,34 +21,13 @@ constexpr std::size_t most_answer_bytes = std::size_t{64} << 10U;  // it is not 
 constexpr std::size_t shortest_key = 16;
 constexpr std::size_t longest_key = 4096;
 
-// As it is now, so that it can be changed at any time. The text of the key is in no message.
+// As it is now, so that it can be changed at any time.
 Result<std::string> read_key(const std::string& path) {
-  const auto wrong = [&](std::string_view what) {
-    return Error{.code = Code::failed_precondition,
-                 .message = fmt::format("secret_file {} {}", printable(path, 4096), what)};
-  };
-  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
-  if (!file) return os_error(fmt::format("open secret_file {}", printable(path, 4096)), errno);
-  struct stat status{};
-  if (::fstat(file.get(), &status) != 0)
-    return os_error(fmt::format("look at secret_file {}", printable(path, 4096)), errno);
-  if (!S_ISREG(status.st_mode)) return wrong("is no regular file");
-  if ((status.st_mode & 07U) != 0) return wrong("is open to every user: chmod o-rwx");
-  std::string key(longest_key + 1, '\0');
-  std::size_t size = 0;
-  while (size < key.size()) {
-    const ssize_t got = ::read(file.get(), key.data() + size, key.size() - size);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return os_error(fmt::format("read secret_file {}", printable(path, 4096)), errno);
-    if (got == 0) break;
-    size += static_cast<std::size_t>(got);
-  }
-  key.resize(size);
-  if (key.ends_with('\n')) key.pop_back();
-  if (key.ends_with('\r')) key.pop_back();
-  if (key.size() < shortest_key || key.size() > longest_key)
-    return wrong(fmt::format("must have {} to {} bytes", shortest_key, longest_key));
-  return key;
+  DVDI_TRY(std::string key, read_secret_file(path, "secret_file"));
+  if (key.size() >= shortest_key && key.size() <= longest_key) return key;
+  return Error{
+      .code = Code::invalid_argument,
+      .message = fmt::format("secret_file {} must have {} to {} bytes", path, shortest_key, longest_key)};
 }
 
 // http://host:port, and the rest.
