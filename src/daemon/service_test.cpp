@@ -316,6 +316,7 @@ TEST_F(ServiceTest, ReloadSaysEachTimeWhatNeedsARestart) {
       {"[docker]\nspec_dirs = ['/elsewhere']", "[docker]"},
       {"[docker]\nconnect_patience = 1", "[docker]"},
       {"[docker]\nplain_directories = true", "[docker]"},
+      {"[sink.x]\ntype = 'file'\npath = '/x'", "[sink]"},
       {"[driver.x]\nplain_directories = true", "[driver]"},
       {"[driver.x]\ncalls_at_once = 1", "[driver]"},
       {"[driver.x]\ndeadlines.get = 1", "[driver]"},

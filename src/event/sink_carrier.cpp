@@ -53,23 +53,19 @@ Status SinkCarrier::start() {
 
 void SinkCarrier::ask_to_stop() { ending_.request_stop(); }
 
-void SinkCarrier::stop(const Context& context) {
+void SinkCarrier::wait_ended(const Context& context) {
   if (!thread_.joinable()) return;
-  ending_.request_stop();
-  const auto wait = [&](const Context& until) {
-    Lock lock(mutex_);
-    return changed_.wait(until, lock, [&] { return ended_; }, "wait for a sink").has_value();
-  };
-  if (!wait(context)) {
-    cancel_.request_stop();
-    // Whoever can be cancelled has ended by then.
-    if (!wait(Context(parts_.clock).with_timeout(std::chrono::seconds(1)))) {
-      const Lock lock(mutex_);
-      abandoned_ = delivering_;
-    }
-  }
+  Lock lock(mutex_);
+  static_cast<void>(changed_.wait(context, lock, [&] { return ended_; }, "wait for a sink"));
+}
+
+void SinkCarrier::cancel() { cancel_.request_stop(); }
+
+void SinkCarrier::finish() {
+  if (!thread_.joinable()) return;
   {
     const Lock lock(mutex_);
+    abandoned_ = delivering_;
     if (abandoned_) return thread_.detach();
   }
   thread_.join();

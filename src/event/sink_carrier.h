@@ -13,13 +13,11 @@
 
 #include "base/sync.h"
 #include "event/sink.h"
+#include "event/sink_runner.h"
 #include "event/sink_status.h"
 #include "store/ledger.h"
 
 namespace dvdi {
-
-// Changes the row of a sink, in a transaction that may record what was done.
-using ChangeSink = std::function<Status(Transaction&, SinkRow&)>;
 
 // The row of a sink; one that is new begins where its settings say.
 Result<SinkRow> row_of(Reader& reader, const SinkSettings& settings);
@@ -35,10 +33,12 @@ class SinkCarrier : public std::enable_shared_from_this<SinkCarrier> {
   SinkCarrier(SinkSettings settings, std::unique_ptr<Sink> sink, SinkRow row, Parts parts);
 
   Status start();
-  // No new batch. The one that is under way goes on until the context ends, and is cancelled then. Joins; a
-  // delivery that does not end even so is left to itself.
+  // The end, in this order. No new batch; the one that is under way may end.
   void ask_to_stop();
-  void stop(const Context& context);
+  void wait_ended(const Context& context);
+  void cancel();
+  // Joins. A delivery that has not ended even so is left to itself.
+  void finish();
 
   // In one transaction with what it has confirmed so far, and takes effect at once.
   Status change(const Context& context, std::string_view what, const ChangeSink& work);

@@ -7,10 +7,13 @@
 #include "base/text.h"
 #include "base/time_text.h"
 #include "event/event_line.h"
+#include "event/sink_carrier.h"
 
 namespace dvdi {
 
 namespace {
+
+constexpr Duration to_be_cancelled = std::chrono::seconds(1);  // all together
 
 Status record(Transaction& transaction, const std::string& type, const SinkRow& row, json::object more = {}) {
   Event event{.type = type};
@@ -75,7 +78,13 @@ void Sinks::stop(const Context& context) {
     make_ = nullptr;
   }
   for (const auto& one : carriers) one->ask_to_stop();
-  for (const auto& one : carriers) one->stop(context);
+  for (const auto& one : carriers) one->wait_ended(context);
+  for (const auto& one : carriers) one->cancel();
+  const Context last = Context(context.clock()).with_timeout(to_be_cancelled);
+  for (const auto& one : carriers) {
+    one->wait_ended(last);
+    one->finish();
+  }
 }
 
 Result<std::vector<SinkStatus>> Sinks::status(const Context& context) {

@@ -2,16 +2,24 @@
 // threads that carry the events away.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "base/sync.h"
 #include "event/sink.h"
-#include "event/sink_carrier.h"
+#include "event/sink_status.h"
 #include "store/ledger.h"
 
 namespace dvdi {
+
+class SinkCarrier;
+
+// Changes the row of a sink, in a transaction that may record what was done.
+using ChangeSink = std::function<Status(Transaction&, SinkRow&)>;
 
 // Thread-safe. Without start() nothing is delivered; the rows can be read and changed all the same.
 class Sinks {
