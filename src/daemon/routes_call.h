@@ -15,7 +15,7 @@
 
 #include "base/text.h"
 #include "base/time_text.h"
-#include "daemon/metrics_server.h"
+#include "daemon/request_counts.h"
 #include "daemon/routes.h"
 #include "daemon/wire.h"
 #include "spec/request.h"

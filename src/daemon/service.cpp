@@ -168,6 +168,7 @@ Result<std::string> Service::metrics(const Context& context) {
   Ledger& ledger = engine_->ledger();
   DVDI_TRY(LedgerFigures figures, ledger.figures(context.with_timeout(longest_look)));
   DVDI_TRY(auto drivers, engine_->drivers(context));
+  DVDI_TRY(auto sinks, engine_->sinks(context.with_timeout(longest_look)));
   const http::Server* server = counted_;
   return metrics_text({.version = parts_.version,
                        .ledger = std::move(figures),
@@ -175,6 +176,7 @@ Result<std::string> Service::metrics(const Context& context) {
                        .store = ledger.size(),
                        .drivers = std::move(drivers),
                        .call_times = engine_->manager().call_times(),
+                       .sinks = std::move(sinks),
                        .now = context.clock().wall(),
                        .helpers = parts_.helpers.counts(),
                        .requests = requests_.counts(),
