@@ -114,7 +114,8 @@ Status Reader::usage(const Moment& now, WallTime since, WallTime until, const Us
     std::uint64_t read = 0;
     constexpr std::uint64_t look_after = std::uint64_t{1} << 16U;
     const auto visit_row = [&](sqlite3_stmt* row) {
-      if (++read % look_after == 0 && look && !look(read)) {
+      ++read;
+      if (read % look_after == 0 && look && !look(read)) {
         wanted = false;
         return;
       }
