@@ -94,14 +94,23 @@ SinkCarrier::Controls SinkCarrier::controls() {
   return {.row = row_, .replays = replays_, .changes = changes_};
 }
 
+// The row as it is to be written: retention may have moved it past what it took away.
+Result<SinkRow> SinkCarrier::current(Reader& reader) const {
+  SinkRow row = row_;
+  DVDI_TRY(const auto stored, reader.sink(settings_.name));
+  if (stored) {
+    row.undelivered = stored->undelivered;
+    row.cursor = std::max(row.cursor, stored->cursor);
+  }
+  if (row.cursor >= row.replay_until) row.replay_until = 0;
+  return row;
+}
+
 Status SinkCarrier::change(const Context& context, std::string_view what, const ChangeSink& work) {
   const Lock books(books_);
   SinkRow row = row_;
   DVDI_CHECK(parts_.ledger.write(context, what, [&](Transaction& transaction) -> Status {
-    row = row_;
-    if (row.cursor >= row.replay_until) row.replay_until = 0;
-    DVDI_TRY(const auto stored, transaction.sink(settings_.name));
-    if (stored) row.undelivered = stored->undelivered;
+    DVDI_TRY(row, current(transaction));
     DVDI_CHECK(work(transaction, row));
     return transaction.put(row);
   }));
@@ -127,11 +136,9 @@ Status SinkCarrier::save(const Context& context) {
   saved_ = parts_.clock.boot();
   SinkRow row = row_;
   DVDI_CHECK(parts_.ledger.write(context, "note how far a sink is", [&](Transaction& transaction) -> Status {
-    row = row_;
-    if (row.cursor >= row.replay_until) row.replay_until = 0;
-    DVDI_TRY(const auto stored, transaction.sink(settings_.name));
-    // What was dropped is told once; with something delivered it begins anew.
-    if (stored) row.undelivered = delivered_ ? 0 : stored->undelivered;
+    DVDI_TRY(row, current(transaction));
+    // What was dropped is told once; with something delivered after it, it begins anew.
+    if (delivered_ && row_.cursor >= row.undelivered) row.undelivered = 0;
     return transaction.put(row);
   }));
   row_ = row;

@@ -53,6 +53,7 @@ class SinkCarrier : public std::enable_shared_from_this<SinkCarrier> {
   };
   void run();
   Controls controls();
+  Result<SinkRow> current(Reader& reader) const;
   // One look; false: it is to end.
   bool step(const Context& waits);
   bool deliver(const Context& waits, const Controls& now, const std::vector<StoredEvent>& batch);

@@ -373,6 +373,27 @@ TEST_F(SinksTest, WhatWasDroppedIsForgottenWithTheNextDelivery) {
   EXPECT_EQ(row().undelivered, 0U);
 }
 
+TEST_F(SinksTest, WhatRetentionHasPassedOverIsNotTakenBack) {
+  record(2);
+  start();
+  ASSERT_TRUE(wait_got(2));
+  ASSERT_TRUE(becomes("idle"));
+  place_->set([&] { place_->hangs = true; });
+  record(3);  // 3 to 5
+  ASSERT_TRUE(place_->wait([&] { return place_->held == 1; }));
+  ASSERT_TRUE(ledger_->write(context_, "drop", [&](Transaction& transaction) -> Status {
+    DVDI_TRY(auto row, transaction.sink("one"));
+    row->undelivered = 6;
+    row->cursor = 9;
+    return transaction.put(*row);
+  }));
+  place_->set([&] { place_->hangs = false; });
+  ASSERT_TRUE(wait_got(5));
+  ASSERT_TRUE(becomes("idle"));
+  EXPECT_EQ(row().cursor, 9U);
+  EXPECT_EQ(row().undelivered, 6U);  // it has got nothing since
+}
+
 TEST_F(SinksTest, AHungDeliveryEndsWithItsTimeout) {
   settings_.timeout = milliseconds(5);
   place_->hangs = true;
