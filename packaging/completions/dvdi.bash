@@ -120,7 +120,7 @@ _dvdi() {
             if [[ $cur == -* ]]; then _dvdi_words "$global"; else _dvdi_containers; fi
             ;;
         events)
-            if [[ -z $sub ]]; then _dvdi_words "verify --follow --since $global"; else _dvdi_words "$global"; fi
+            if [[ -z $sub ]]; then _dvdi_words "verify --follow --since $global"; else _dvdi_words "--against $global"; fi
             ;;
         usage) _dvdi_words "--by --since --until --prices $global" ;;
         sink)

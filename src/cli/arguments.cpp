@@ -36,6 +36,7 @@ struct Raw {
   EventsCommand events;
   std::string events_since;
   UsageCommand usage;
+  EventsVerifyCommand events_verify;
   SinkCommand sink;
   std::string usage_by = "volume", usage_since, usage_until;
   std::string config_file;
@@ -274,8 +275,12 @@ void define_looks(CLI::App& app, Raw& raw) {
                    "Only later ones: a sequence number, a time, or a duration such as 24h")
       ->type_name("TIME|NUMBER");
   events->footer(std::string(help::events));
-  events->add_subcommand("verify", "Check that no event was removed, changed or reordered")
-      ->footer(std::string(help::events_verify));
+  CLI::App* verify =
+      events->add_subcommand("verify", "Check that no event was removed, changed or reordered");
+  verify->add_option("--against", raw.events_verify.against, "Compare with what that sink has, too")
+      ->type_name("SINK")
+      ->check(not_empty);
+  verify->footer(std::string(help::events_verify));
 
   CLI::App* usage = app.add_subcommand("usage", "Show who used volumes, and for how long");
   usage
@@ -414,7 +419,7 @@ Command command_of(const CLI::App& app, Raw& raw, std::vector<std::string> after
     }
     return raw.events;
   }
-  if (name == "events verify") return EventsVerifyCommand{};
+  if (name == "events verify") return std::move(raw.events_verify);
   if (name == "usage") {
     if (!raw.usage_since.empty()) raw.usage.since = time_or_age(raw.usage_since, now, "--since");
     if (!raw.usage_until.empty()) raw.usage.until = time_or_age(raw.usage_until, now, "--until");

@@ -66,7 +66,9 @@ struct EventsCommand {
   std::optional<WallTime> since = {};       // only events that are not older
   Duration wait = std::chrono::seconds(1);  // of `follow`: then it looks whether its reader is still there
 };
-struct EventsVerifyCommand {};
+struct EventsVerifyCommand {
+  std::string against;  // a sink's name; "": none
+};
 struct UsageCommand {
   std::vector<std::string> by = {"volume"};
   std::optional<WallTime> since = {}, until = {};

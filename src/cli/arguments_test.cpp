@@ -156,7 +156,8 @@ TEST(EventArguments, SinceIsANumberATimeOrAnAge) {
   EXPECT_FALSE(command<EventsCommand>({"events", "--since", "24h"}).after);
   EXPECT_EQ(command<EventsCommand>({"events", "--since", "2026-11-01"}).since, *parse_time("2026-11-01"));
   EXPECT_TRUE(command<EventsCommand>({"events", "-f"}).follow);
-  command<EventsVerifyCommand>({"events", "verify"});
+  EXPECT_EQ(command<EventsVerifyCommand>({"events", "verify"}).against, "");
+  EXPECT_EQ(command<EventsVerifyCommand>({"events", "verify", "--against", "audit"}).against, "audit");
   for (const auto* text : {"soon", "99999999999999999999", "9223372036854775808", "-1"}) {
     EXPECT_EQ(refused({"events", "--since", text}).exit_code, 2) << text;
   }

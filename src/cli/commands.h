@@ -44,7 +44,8 @@ Result<int> inspect(const Context& context, Api& api, const InspectCommand& comm
 
 // With --follow it returns when the context ends or the reader has gone.
 Result<int> events(const Context& context, Api& api, const EventsCommand& command, Screen& screen);
-Result<int> events_verify(const Context& context, Api& api, Screen& screen);
+Result<int> events_verify(const Context& context, Api& api, const EventsVerifyCommand& command,
+                          Screen& screen);
 
 Result<int> usage(const Context& context, Api& api, const UsageCommand& command, Screen& screen,
                   const UsageProgress& progress = {});

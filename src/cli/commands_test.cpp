@@ -434,19 +434,19 @@ TEST_F(CommandsTest, FollowEndsWhenTheReaderHasGone) {
 
 TEST_F(CommandsTest, VerifySaysWhatItCounted) {
   scene_.verified = Api::Verified{.count = 3, .first = 1, .last = 3, .head = "abc"};
-  ASSERT_TRUE(events_verify(context_, api_, table()));
+  ASSERT_TRUE(events_verify(context_, api_, {}, table()));
   EXPECT_EQ(written(), "3 events, numbers 1 to 3: none was removed, changed or reordered\nhead abc\n");
 }
 
 TEST_F(CommandsTest, VerifyTellsDamageFromNotBeingAbleToLook) {
   scene_.verified = Error{.code = Code::corrupted, .message = "event 2: it was changed"};
-  const auto damaged = events_verify(context_, api_, json());
+  const auto damaged = events_verify(context_, api_, {}, json());
   ASSERT_TRUE(damaged);
   EXPECT_EQ(*damaged, 1);
   EXPECT_THAT(written(), AllOf(HasSubstr(R"("intact":false)"), HasSubstr("event 2")));
-  EXPECT_FALSE(events_verify(context_, api_, table()));
+  EXPECT_FALSE(events_verify(context_, api_, {}, table()));
   scene_.verified = Error{.code = Code::io, .message = "cannot read"};
-  EXPECT_FALSE(events_verify(context_, api_, json()));
+  EXPECT_FALSE(events_verify(context_, api_, {}, json()));
 }
 
 PolicyAnswer denied_answer() {

@@ -31,6 +31,7 @@ struct Scene {
   UsageReport usage;
   UsageQuery query;
   std::vector<SinkStatus> sinks;
+  Result<Compared> compared = Compared{};
   Status sink_answer;
   Status removed;
   Result<std::vector<std::string>> listed = std::vector<std::string>{};
@@ -125,6 +126,10 @@ class FakeApi final : public Api {
   Result<UsageReport> usage(const Context&, const UsageQuery& query, const UsageProgress&) override {
     scene_.query = query;
     return scene_.usage;
+  }
+  Result<Compared> compare_events(const Context&, const std::string& sink) override {
+    scene_.calls.push_back("compare " + sink);
+    return scene_.compared;
   }
   Result<std::vector<SinkStatus>> sinks(const Context&) override { return scene_.sinks; }
   Status test_sink(const Context&, const std::string& name) override { return sink_call("test " + name); }

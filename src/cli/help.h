@@ -98,6 +98,7 @@ inline constexpr std::string_view events_verify =
 
 Examples:
   dvdi events verify
+  dvdi events verify --against audit                 # also: is it what that sink has?
   dvdi events verify --format json | jq -r .head     # keep it elsewhere, compare it later)";
 
 inline constexpr std::string_view usage =

@@ -123,8 +123,8 @@ class Program {
     if (const auto* command = std::get_if<EventsCommand>(&arguments_.command)) {
       return events(context_, *api, *command, screen);  // --follow has no end
     }
-    if (std::holds_alternative<EventsVerifyCommand>(arguments_.command)) {
-      return events_verify(context_, *api, screen);  // as long as the record is
+    if (const auto* command = std::get_if<EventsVerifyCommand>(&arguments_.command)) {
+      return events_verify(context_, *api, *command, screen);  // as long as the record is
     }
     return look(bounded, *api, screen);
   }

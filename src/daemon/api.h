@@ -11,6 +11,7 @@
 #include "base/context.h"
 #include "dvdi/v1/container.pb.h"
 #include "dvdi/v1/launch.pb.h"
+#include "event/compare.h"
 #include "event/sink_status.h"
 #include "event/usage.h"
 #include "isolator/isolator.h"
@@ -128,6 +129,9 @@ class Api {
   virtual Result<UsageReport> usage(const Context& context, const UsageQuery& query,
                                     const UsageProgress& progress) = 0;
 
+  // The chain here against what a sink says that it has: compare_with_sink(). failed_precondition without a
+  // daemon; unsupported for a sink that keeps nothing that can be asked.
+  virtual Result<Compared> compare_events(const Context& context, const std::string& sink) = 0;
   // The configured sinks. Each call that names one is not_found where it is not configured.
   virtual Result<std::vector<SinkStatus>> sinks(const Context& context) = 0;
   // Is it there, and would it take events? The error says why not.

@@ -222,6 +222,12 @@ Result<UsageReport> Client::usage(const Context& context, const UsageQuery& quer
   return wire::usage_report_of(answer);
 }
 
+Result<Compared> Client::compare_events(const Context& context, const std::string& sink) {
+  DVDI_TRY(const json::value answer,
+           call(context, "GET", fmt::format("/v1/sinks/{}/compare", percent_encode(sink))));
+  return wire::compared_of(answer);
+}
+
 Result<std::vector<SinkStatus>> Client::sinks(const Context& context) {
   DVDI_TRY(const json::value answer, call(context, "GET", "/v1/sinks"));
   return list<SinkStatus>(answer, "sinks", wire::sink_status_of);

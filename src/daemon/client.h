@@ -48,6 +48,7 @@ class Client final : public Api {
                                  const std::function<void(std::uint64_t)>& progress) override;
   Result<UsageReport> usage(const Context& context, const UsageQuery& query,
                             const UsageProgress& progress) override;
+  Result<Compared> compare_events(const Context& context, const std::string& sink) override;
   Result<std::vector<SinkStatus>> sinks(const Context& context) override;
   Status test_sink(const Context& context, const std::string& name) override;
   Status pause_sink(const Context& context, const std::string& name) override;

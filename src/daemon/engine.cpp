@@ -195,7 +195,7 @@ void Engine::settle(const Context& context) {
   }
   for (std::string& sentence : volumes_->settle(context)) note(std::move(sentence));
   if (mode_ == Mode::daemon) return;  // its Housekeeper does it
-  const auto kept = retain(context, *ledger_, config_.retention, {});
+  const auto kept = retain(context, *ledger_, config_.retention, sink_names(config_.sinks));
   if (!kept) note("old events could not be taken away: " + kept.error().text());
 }
 
@@ -453,6 +453,24 @@ Result<Api::Verified> Engine::verify_events(const Context& context,
   }
   return Verified{
       .count = verifier.count(), .first = verifier.first(), .last = verifier.last(), .head = verifier.head()};
+}
+
+Result<Compared> Engine::compare_events(const Context& context, const std::string& sink) {
+  Confirmed confirmed;  // first: meanwhile the sink only gets more
+  DVDI_CHECK(ledger_->read(context, "read how far a sink is", [&](Reader& reader) -> Status {
+    DVDI_TRY(confirmed, confirmed_by(reader, sink));
+    return {};
+  }));
+  DVDI_TRY(const SinkHead head, sinks_->head(context, sink));
+  const bool rotates = std::ranges::any_of(config_.sinks, [&](const SinkSettings& one) {
+    return one.name == sink && std::holds_alternative<FileSinkSettings>(one.kind);
+  });
+  Compared compared;
+  DVDI_CHECK(ledger_->read_long(context, "compare events with a sink", [&](Reader& reader) -> Status {
+    DVDI_TRY(compared, compare_with_sink(reader, sink, confirmed, head, rotates));
+    return {};
+  }));
+  return compared;
 }
 
 Result<UsageReport> Engine::usage(const Context& context, const UsageQuery& query,

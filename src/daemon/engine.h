@@ -69,6 +69,7 @@ class Engine final : public Api {
                                  const std::function<void(std::uint64_t)>& progress) override;
   Result<UsageReport> usage(const Context& context, const UsageQuery& query,
                             const UsageProgress& progress) override;
+  Result<Compared> compare_events(const Context& context, const std::string& sink) override;
   Result<std::vector<SinkStatus>> sinks(const Context& context) override { return sinks_->status(context); }
   Status test_sink(const Context& context, const std::string& name) override {
     return sinks_->test(context, name);

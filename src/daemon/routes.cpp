@@ -60,6 +60,7 @@ const std::vector<Routes::Route>& Routes::table() {
       {"GET", "/v1/drivers", &Routes::drivers, Action::read_drivers},
       {"GET", "/v1/drivers/*/volumes", &Routes::driver_volumes, Action::read_drivers},
       {"GET", "/v1/sinks", &Routes::sinks, Action::read_sinks},
+      {"GET", "/v1/sinks/*/compare", &Routes::compare_sink, Action::verify_events},
       {"POST", "/v1/sinks/*/test", &Routes::test_sink, Action::change_sink},
       {"POST", "/v1/sinks/*/pause", &Routes::pause_sink, Action::change_sink},
       {"POST", "/v1/sinks/*/resume", &Routes::resume_sink, Action::change_sink},

@@ -79,6 +79,7 @@ class Routes {
   Status drivers(Call& call);
   Status driver_volumes(Call& call);
   Status sinks(Call& call);
+  Status compare_sink(Call& call);
   Status test_sink(Call& call);
   Status pause_sink(Call& call);
   Status resume_sink(Call& call);

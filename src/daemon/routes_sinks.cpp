@@ -9,6 +9,13 @@ Status Routes::sinks(Call& call) {
   return call.give({{"sinks", list(all)}});
 }
 
+Status Routes::compare_sink(Call& call) {
+  DVDI_CHECK(permit(call, Action::verify_events, {}, call.path[2]));
+  DVDI_CHECK(call.only({}));
+  DVDI_TRY(const Compared compared, parts_.api.compare_events(*call.context, call.path[2]));
+  return call.give(wire::to_json(compared));
+}
+
 Status Routes::test_sink(Call& call) {
   DVDI_CHECK(permit(call, Action::change_sink, {}, call.path[2]));
   DVDI_CHECK(parts_.api.test_sink(*call.context, call.path[2]));

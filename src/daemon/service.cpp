@@ -70,11 +70,9 @@ Result<std::unique_ptr<Service>> Service::open(const Context& context, const Con
                         .tidy = [&engine](const Context& call) { return engine.tidy(call); },
                         .say = service->parts_.info});
   DVDI_CHECK(service->reconciler_->start());
-  std::vector<std::string> sinks;
-  for (const SinkSettings& one : config.sinks) sinks.push_back(one.name);
   service->housekeeper_ = std::make_unique<Housekeeper>(Housekeeper::Parts{.ledger = engine.ledger(),
                                                                            .retention = config.retention,
-                                                                           .sinks = std::move(sinks),
+                                                                           .sinks = sink_names(config.sinks),
                                                                            .say = service->parts_.info},
                                                         Context(context.clock(), random_uuid()));
   return service;

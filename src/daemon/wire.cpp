@@ -323,6 +323,24 @@ json::array to_json(const std::vector<volume::Adopted>& adopted) {
   return mounts;
 }
 
+json::object to_json(const Compared& compared) {
+  return json::object{{"same", compared.same},
+                      {"sequence", compared.sink.sequence},
+                      {"hash", text_or_null(compared.sink.hash)},
+                      {"first", compared.sink.first},
+                      {"count", compared.sink.count},
+                      {"not_told", text_or_null(compared.not_told)}};
+}
+
+Compared compared_of(const json::value& value) {
+  return {.sink = {.sequence = whole<std::uint64_t>(value, "sequence"),
+                   .hash = text(value, "hash"),
+                   .first = whole<std::uint64_t>(value, "first"),
+                   .count = whole<std::uint64_t>(value, "count")},
+          .same = flag(value, "same"),
+          .not_told = text(value, "not_told")};
+}
+
 json::object to_json(const SinkStatus& status) {
   const auto number_or_null = [](std::uint64_t number) {
     return number == 0 ? json::value() : json::value(number);

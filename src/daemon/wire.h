@@ -30,6 +30,8 @@ json::object to_json(const volume::Release& release);
 volume::Release release_of(const json::value& value);
 json::object to_json(const volume::DriverStatus& status);
 volume::DriverStatus driver_status_of(const json::value& value);
+json::object to_json(const Compared& compared);
+Compared compared_of(const json::value& value);
 json::object to_json(const SinkStatus& status);
 SinkStatus sink_status_of(const json::value& value);
 json::object to_json(const volume::Recovered& recovered);

@@ -85,6 +85,9 @@ TEST(Wire, ContainersAndVolumes) {
 
 TEST(Wire, TheRest) {
   same_after_a_round_trip(Api::Verified{.count = 3, .first = 1, .last = 3, .head = "h"}, verified_of);
+  same_after_a_round_trip(
+      Compared{.sink = {.sequence = 7, .hash = "h", .first = 2, .count = 6}, .same = true, .not_told = "n"},
+      compared_of);
   same_after_a_round_trip(volume::Release{.steps = {"a", "b"}, .left = "c"}, release_of);
   same_after_a_round_trip(volume::DriverStatus{.name = "d",
                                                .running = 1,

@@ -156,7 +156,8 @@ Result<SinkHead> NatsSink::head_connected(const Context& context, const std::str
   DVDI_CHECK(connect(context));
   DVDI_TRY(const Had had, look(context, node_id));
   if (had.count == 0) return SinkHead();
-  if (had.gapless()) return SinkHead{.sequence = had.last, .hash = had.last_hash, .count = had.count};
+  if (had.gapless())
+    return SinkHead{.sequence = had.last, .hash = had.last_hash, .first = had.first, .count = had.count};
   return count_all(context, node_id);
 }
 
@@ -180,6 +181,7 @@ Result<SinkHead> NatsSink::count_all(const Context& context, const std::string& 
   const auto twice = std::ranges::unique(sequences);
   sequences.erase(twice.begin(), twice.end());
   head.count = sequences.size();
+  head.first = sequences.empty() ? 0 : sequences.front();
   return head;
 }
 

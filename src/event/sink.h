@@ -99,6 +99,8 @@ class Sink {
   virtual std::string where() const = 0;
 };
 
+std::vector<std::string> sink_names(const std::vector<SinkSettings>& sinks);
+
 // Connects to nobody yet. invalid_argument: settings that cannot be.
 Result<std::unique_ptr<Sink>> make_sink(const SinkSettings& settings);
 

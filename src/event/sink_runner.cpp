@@ -16,7 +16,7 @@ namespace {
 constexpr Duration to_be_cancelled = std::chrono::seconds(1);  // all together
 
 Status record(Transaction& transaction, const std::string& type, const SinkRow& row, json::object more = {}) {
-  Event event{.type = type};
+  Event event{.type = type, .subject = "sink/" + row.name};
   event.details = std::move(more);
   event.details["sink"] = row.name;
   return transaction.record(event);

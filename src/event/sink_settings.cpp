@@ -119,6 +119,13 @@ std::string_view type_of(const SinkSettings& settings) {
                     settings.kind);
 }
 
+std::vector<std::string> sink_names(const std::vector<SinkSettings>& sinks) {
+  std::vector<std::string> names;
+  names.reserve(sinks.size());
+  for (const SinkSettings& one : sinks) names.push_back(one.name);
+  return names;
+}
+
 std::string where_of(const SinkSettings& settings) {
   return std::visit(Overloaded{[](const FileSinkSettings& file) { return printable(file.path, 4096); },
                                [](const WebhookSinkSettings& webhook) { return shown_url(webhook.url); },

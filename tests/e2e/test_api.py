@@ -151,6 +151,8 @@ def test_every_call_and_its_errors(dvdi, api):
 
     support.eventually(lambda: api.call("GET", "/v1/sinks", code=200)["sinks"][0]["cursor"] > 5)
     api.call("POST", "/v1/sinks/audit/test", {}, 200)
+    compared = api.call("GET", "/v1/sinks/audit/compare", code=200)
+    assert compared["same"] and compared["first"] == 1 and compared["not_told"] is None
     api.call("POST", "/v1/sinks/audit/pause", {}, 200)
     assert api.call("GET", "/v1/sinks", code=200)["sinks"][0]["paused"]
     api.call("POST", "/v1/sinks/audit/resume", {}, 200)
