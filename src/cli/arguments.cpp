@@ -278,8 +278,7 @@ void define_looks(CLI::App& app, Raw& raw) {
   CLI::App* verify =
       events->add_subcommand("verify", "Check that no event was removed, changed or reordered");
   verify->add_option("--against", raw.events_verify.against, "Compare with what that sink has, too")
-      ->type_name("SINK")
-      ->check(not_empty);
+      ->type_name("SINK");
   verify->footer(std::string(help::events_verify));
 
   CLI::App* usage = app.add_subcommand("usage", "Show who used volumes, and for how long");
