@@ -158,16 +158,17 @@ class TestSecrets:
         outputs = []
 
         def owed():
-            one = dvdi.json("volume", "inspect", "rc/crypt")["owed"]
-            return one["last_error"] if one else None
+            (one,) = dvdi.json("volume", "inspect", "rc/crypt")["volumes"]
+            return one["owed"]
 
         plugin.rule("Unmount", "error", times=1, text=text)
         done = dvdi.run("run", *volume("crypt", **{"api-token": secret}), *shell("exit 0"), code=0)
         outputs.append(done.stdout + done.stderr)
         errors = [event["data"].get("error", "") for event in dvdi.events()]
+        errors = [error for error in errors if error]
         assert any("cannot log in with <secret>: no" in error for error in errors), errors
         outputs += self.look_everywhere(dvdi)
-        eventually(lambda: owed() is None)
+        eventually(lambda: not owed())
         plugin.rule("Remove", "error", times=1, text=text)
         done = dvdi.run("volume", "rm", "rc/crypt", code=1)
         assert "cannot log in with <secret>: no" in done.stderr
@@ -182,7 +183,7 @@ class TestSecrets:
         errors = [event["data"].get("error", "") for event in dvdi.events()]
         assert any("text is withheld" in error for error in errors), errors
         outputs += [out, err, *self.look_everywhere(dvdi)]
-        eventually(lambda: owed() is None)
+        eventually(lambda: not owed())
         plugin.rule("Remove", "error", times=1, text=text)
         done = dvdi.run("volume", "rm", "rc/crypt", code=1)
         assert "text is withheld" in done.stderr
