@@ -10,11 +10,10 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "event/prices.h"
 
 namespace dvdi::cli {
 
-enum class Format { table, json, csv };  // csv: of `dvdi usage` only
+enum class Format { table, json };
 
 struct VolumeName {
   std::string driver;
@@ -66,21 +65,10 @@ struct EventsCommand {
   std::optional<WallTime> since = {};       // only events that are not older
   Duration wait = std::chrono::seconds(1);  // of `follow`: then it looks whether its reader is still there
 };
-struct EventsVerifyCommand {
-  std::string against;  // a sink's name; "": none
-};
+struct EventsVerifyCommand {};
 struct UsageCommand {
-  std::vector<std::string> by = {"volume"};
+  std::string by = "volume";
   std::optional<WallTime> since = {}, until = {};
-  std::string price_file = {};           // "": without prices
-  std::optional<PriceList> prices = {};  // what is in it: filled by who reads the file
-};
-struct SinkListCommand {};
-// For one sink.
-struct SinkCommand {
-  enum class What { test, pause, resume, replay } what = What::test;
-  std::string name;
-  std::uint64_t from = 0;  // of a replay
 };
 struct PolicyCheckCommand {
   std::string policy_file;
@@ -94,8 +82,8 @@ struct VersionCommand {};
 
 using Command = std::variant<RunCommand, VolumeListCommand, VolumeInspectCommand, VolumeCreateCommand,
                              VolumeRemoveCommand, VolumeReleaseCommand, PsCommand, InspectCommand,
-                             EventsCommand, EventsVerifyCommand, UsageCommand, SinkListCommand, SinkCommand,
-                             PolicyCheckCommand, DoctorCommand, ConfigCheckCommand, VersionCommand>;
+                             EventsCommand, EventsVerifyCommand, UsageCommand, PolicyCheckCommand,
+                             DoctorCommand, ConfigCheckCommand, VersionCommand>;
 
 struct Arguments {
   std::string state_dir;    // "": not given

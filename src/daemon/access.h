@@ -35,8 +35,6 @@ enum class Action {
   create_volume,
   remove_volume,
   release_volume,
-  read_sinks,
-  change_sink,
 };
 std::string_view action_name(Action action);  // "read containers"
 

@@ -5,7 +5,6 @@
 #include <chrono>
 #include <cstddef>
 #include <functional>
-#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,7 +19,6 @@ struct Tls {
   std::string cert_file = {};
   std::string key_file = {};
   bool insecure_skip_verify = false;
-  bool operator==(const Tls&) const = default;
 };
 
 struct Endpoint {
@@ -44,8 +42,6 @@ struct Request {
 struct Response {
   long status = 0;
   std::string body;
-  // Names in lower case; of one that came several times the last.
-  std::map<std::string, std::string, std::less<>> headers = {};
 };
 
 struct Limits {

@@ -1,5 +1,7 @@
 #include "volume/call_statistics.h"
 
+#include <algorithm>
+
 namespace dvdi::volume {
 
 namespace {
@@ -41,7 +43,13 @@ void CallStatistics::ended(driver::Operation operation, Duration took, const Err
     last_error_time_ = now;
   }
   if (turned_away) return;
-  times_[{operation, outcome_of(error)}].add(call_time_bounds(), took);
+  Times& times = times_[{operation, outcome_of(error)}];
+  const auto& bounds = call_time_bounds();
+  if (times.counts.empty()) times.counts.resize(bounds.size() + 1);
+  const auto bucket = std::ranges::lower_bound(bounds, took) - bounds.begin();
+  ++times.counts[static_cast<std::size_t>(bucket)];
+  ++times.count;
+  times.sum += took;
 }
 
 void CallStatistics::fill(DriverStatus& status) const {
@@ -49,7 +57,6 @@ void CallStatistics::fill(DriverStatus& status) const {
   status.errors = errors_;
   status.timeouts = timeouts_;
   status.turned_away = turned_away_;
-  status.mounts_lost = lost_;
   status.last_error = last_error_;
   status.last_error_time = last_error_time_;
 }
@@ -59,7 +66,9 @@ void CallStatistics::append_times(const std::string& driver, std::vector<CallTim
     times.push_back({.driver = driver,
                      .operation = std::string(driver::operation_name(key.first)),
                      .outcome = std::string(key.second),
-                     .times = one});
+                     .counts = one.counts,
+                     .count = one.count,
+                     .sum = one.sum});
   }
 }
 

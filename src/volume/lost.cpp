@@ -101,9 +101,7 @@ Status Work::lose(MountRow& row, const std::string& why) {
   row.note = why;
   Cause because = cause(why);
   because.lost = true;
-  DVDI_CHECK(move(row, MountState::unknown, because));
-  calls_.mount_lost(volume_.driver);
-  return {};
+  return move(row, MountState::unknown, because);
 }
 
 ServerLook Work::take_away_if_gone(const MountRow& row) {
