@@ -38,6 +38,8 @@ install(FILES examples/dvdi.toml DESTINATION /etc/dvdi)
 install(FILES packaging/systemd/dvdid.service packaging/systemd/dvdid.socket DESTINATION /lib/systemd/system)
 install(FILES packaging/tmpfiles/dvdi.conf DESTINATION lib/tmpfiles.d)
 install(FILES packaging/sysusers/dvdi.conf DESTINATION lib/sysusers.d)
+install(FILES packaging/prometheus/dvdi.rules.yml packaging/prometheus/dvdi.rules.test.yml packaging/prometheus/scrape.yml
+  DESTINATION share/dvdi/prometheus)
 foreach(program dvdi dvdcli dvdid)
   install(FILES packaging/completions/${program}.bash DESTINATION share/bash-completion/completions RENAME ${program})
 endforeach()

@@ -35,6 +35,13 @@ _dvdi_containers() {
         awk 'NR > 1 && $2 ~ /^[A-Za-z0-9_.-]+$/ { print $2 }')"
 }
 
+_dvdi_sinks() {
+    local state_options
+    _dvdi_state_options
+    _dvdi_words "$(dvdi "${state_options[@]}" sink ls --format table 2>/dev/null |
+        awk 'NF == 0 { exit } NR > 1 && $1 ~ /^[A-Za-z0-9_-]+$/ { print $1 }')"
+}
+
 _dvdi() {
     local cur=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
     local words=() cword word
@@ -60,7 +67,7 @@ _dvdi() {
                 return
                 ;;
             --state-dir | --config | --socket | --format | --volume | -V | --user | -u | --rootfs | --directory | --id | --pid | \
-                --env | -e | --timeout | --since | --until | --by | --option | -o | --as | --role | --principal)
+                --env | -e | --timeout | --since | --until | --by | --prices | --option | -o | --as | --role | --principal | --from)
                 ((i++))
                 ;;
             -*) ;;
@@ -75,18 +82,18 @@ _dvdi() {
     done
 
     case $previous in
-        --format) _dvdi_words "table json"; return ;;
-        --by) _dvdi_words "volume driver owner framework role principal user container day"; return ;;
+        --format) _dvdi_words "table json$([[ $command == usage ]] && echo " csv")"; return ;;
+        --by) _dvdi_words "volume driver type owner framework role principal user container day hour"; return ;;
         --pid) _dvdi_words "host"; return ;;
         --user | -u | --as) mapfile -t COMPREPLY < <(compgen -u -- "$cur"); return ;;
         --state-dir | --rootfs | --directory) _dvdi_files -d; return ;;
-        --config | --socket) _dvdi_files -f; return ;;
-        --volume | -V | --id | --env | -e | --timeout | --since | --until | --option | -o | --role | --principal) return ;;
+        --config | --socket | --prices) _dvdi_files -f; return ;;
+        --volume | -V | --id | --env | -e | --timeout | --since | --until | --option | -o | --role | --principal | --from) return ;;
     esac
 
     case $command in
         "")
-            _dvdi_words "run volume ps inspect events usage policy config doctor version $global --version"
+            _dvdi_words "run volume ps inspect events usage sink policy config doctor version $global --version"
             ;;
         run)
             if [[ $cur == -* || -n $sub ]]; then
@@ -113,9 +120,21 @@ _dvdi() {
             if [[ $cur == -* ]]; then _dvdi_words "$global"; else _dvdi_containers; fi
             ;;
         events)
-            if [[ -z $sub ]]; then _dvdi_words "verify --follow --since $global"; else _dvdi_words "$global"; fi
+            if [[ -z $sub ]]; then _dvdi_words "verify --follow --since $global"; else _dvdi_words "--against $global"; fi
             ;;
-        usage) _dvdi_words "--by --since --until $global" ;;
+        usage) _dvdi_words "--by --since --until --prices $global" ;;
+        sink)
+            case $sub in
+                "") _dvdi_words "ls test pause resume replay $global" ;;
+                ls) _dvdi_words "$global" ;;
+                test | pause | resume)
+                    if [[ $cur == -* ]]; then _dvdi_words "$global"; else _dvdi_sinks; fi
+                    ;;
+                replay)
+                    if [[ $cur == -* ]]; then _dvdi_words "--from $global"; else _dvdi_sinks; fi
+                    ;;
+            esac
+            ;;
         policy)
             if [[ -z $sub ]]; then
                 _dvdi_words "check $global"

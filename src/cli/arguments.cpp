@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "base/time_text.h"
 #include "cli/help.h"
+#include "event/usage.h"
 
 namespace dvdi::cli {
 
@@ -35,7 +36,9 @@ struct Raw {
   EventsCommand events;
   std::string events_since;
   UsageCommand usage;
-  std::string usage_since, usage_until;
+  EventsVerifyCommand events_verify;
+  SinkCommand sink;
+  std::string usage_by = "volume", usage_since, usage_until;
   std::string config_file;
   PolicyCheckCommand policy_check;
 };
@@ -272,17 +275,23 @@ void define_looks(CLI::App& app, Raw& raw) {
                    "Only later ones: a sequence number, a time, or a duration such as 24h")
       ->type_name("TIME|NUMBER");
   events->footer(std::string(help::events));
-  events->add_subcommand("verify", "Check that no event was removed, changed or reordered")
-      ->footer(std::string(help::events_verify));
+  CLI::App* verify =
+      events->add_subcommand("verify", "Check that no event was removed, changed or reordered");
+  verify->add_option("--against", raw.events_verify.against, "Compare with what that sink has, too")
+      ->type_name("SINK");
+  verify->footer(std::string(help::events_verify));
 
   CLI::App* usage = app.add_subcommand("usage", "Show who used volumes, and for how long");
-  usage->add_option("--by", raw.usage.by, "What to sum up by")
-      ->check(CLI::IsMember(
-          {"volume", "driver", "owner", "framework", "role", "principal", "user", "container", "day"}))
+  usage
+      ->add_option("--by", raw.usage_by,
+                   "What to sum up by: volume, driver, type, owner, framework, role, principal, user, "
+                   "container, label:KEY, day, hour; several with commas")
+      ->type_name("WHAT[,WHAT...]")
       ->capture_default_str();
   usage->add_option("--since", raw.usage_since, "From this time, or this long ago (24h, 7d)")
       ->type_name("TIME");
   usage->add_option("--until", raw.usage_until, "Up to this time, or this long ago")->type_name("TIME");
+  usage->add_option("--prices", raw.usage.price_file, "File of prices: what it costs")->type_name("FILE");
   usage->footer(std::string(help::usage));
 
   CLI::App* policy = app.add_subcommand("policy", "Explain what the policy file decides");
@@ -317,6 +326,29 @@ void define_looks(CLI::App& app, Raw& raw) {
   app.add_subcommand("version", "Show the version")->footer(std::string(help::version));
 }
 
+void define_sink(CLI::App& app, Raw& raw) {
+  CLI::App* sink = app.add_subcommand("sink", "Show and steer the places that events are carried to");
+  sink->require_subcommand(1);
+  sink->footer(std::string(help::sink));
+  sink->add_subcommand("ls", "List sinks, and how far each is")->footer(std::string(help::sink_ls));
+  const auto one = [&](const char* name, const char* what, std::string_view footer) {
+    CLI::App* command = sink->add_subcommand(name, what);
+    command->add_option("NAME", raw.sink.name, "The sink, as in the configuration")
+        ->type_name("")
+        ->required();
+    command->footer(std::string(footer));
+    return command;
+  };
+  one("test", "Is it there, and would it take events?", help::sink_test);
+  one("pause", "Deliver nothing to it until it is resumed", help::sink_pause);
+  one("resume", "Go on where it was paused", help::sink_resume);
+  one("replay", "Send events once more", help::sink_replay)
+      ->add_option("--from", raw.sink.from, "The number of the first event")
+      ->type_name("NUMBER")
+      ->check(CLI::Range(std::uint64_t{1}, std::uint64_t{INT64_MAX}))
+      ->required();
+}
+
 void define(CLI::App& app, Raw& raw) {
   app.name("dvdi");
   app.formatter(std::make_shared<HelpFormatter>());
@@ -332,13 +364,14 @@ void define(CLI::App& app, Raw& raw) {
                  "Where the daemon listens (default: $DVDI_SOCKET, the configuration, /run/dvdi/dvdid.sock); "
                  "`none`: work without a daemon")
       ->type_name("PATH");
-  app.add_option("--format", raw.format, "table, or json for programs")
-      ->check(CLI::IsMember({"table", "json"}))
+  app.add_option("--format", raw.format, "table, or json for programs; csv for `dvdi usage`")
+      ->check(CLI::IsMember({"table", "json", "csv"}))
       ->capture_default_str();
   app.footer(std::string(help::dvdi));
   define_run(app, raw);
   define_volume(app, raw);
   define_looks(app, raw);
+  define_sink(app, raw);
   // `dvdi ps --format json` is `dvdi --format json ps`.
   auto fall = [](auto& self, CLI::App& one) -> void {
     for (CLI::App* child : one.get_subcommands({})) {
@@ -385,14 +418,28 @@ Command command_of(const CLI::App& app, Raw& raw, std::vector<std::string> after
     }
     return raw.events;
   }
-  if (name == "events verify") return EventsVerifyCommand{};
+  if (name == "events verify") return std::move(raw.events_verify);
   if (name == "usage") {
     if (!raw.usage_since.empty()) raw.usage.since = time_or_age(raw.usage_since, now, "--since");
     if (!raw.usage_until.empty()) raw.usage.until = time_or_age(raw.usage_until, now, "--until");
     if (raw.usage.since && raw.usage.until && *raw.usage.since >= *raw.usage.until) {
       throw UsageError{"--since is not before --until"};
     }
-    return raw.usage;
+    const auto keys = split(raw.usage_by, ',');
+    raw.usage.by.assign(keys.begin(), keys.end());
+    if (const auto checked = usage_keys(raw.usage.by); !checked) {
+      throw UsageError{fmt::format("--by: {} ({})", checked.error().message, checked.error().hint)};
+    }
+    return std::move(raw.usage);
+  }
+  if (name == "sink ls") return SinkListCommand{};
+  if (name.starts_with("sink ")) {
+    using What = SinkCommand::What;
+    raw.sink.what = name == "sink pause"    ? What::pause
+                    : name == "sink resume" ? What::resume
+                    : name == "sink replay" ? What::replay
+                                            : What::test;
+    return std::move(raw.sink);
   }
   if (name == "policy check") return std::move(raw.policy_check);
   if (name == "doctor") return DoctorCommand{};
@@ -423,7 +470,12 @@ std::variant<Arguments, Answer> parse_arguments(const std::vector<std::string>& 
     if (dashes != words.end() && !app.got_subcommand("run")) {
       throw UsageError{fmt::format("{} takes no `--`: only `dvdi run` runs a command", selected(app).first)};
     }
-    raw.common.format = raw.format == "json" ? Format::json : Format::table;
+    raw.common.format = raw.format == "json"  ? Format::json
+                        : raw.format == "csv" ? Format::csv
+                                              : Format::table;
+    if (raw.common.format == Format::csv && !app.got_subcommand("usage")) {
+      throw UsageError{fmt::format("{} has no csv: only `dvdi usage` has", selected(app).first)};
+    }
     raw.common.command = command_of(app, raw, std::move(after_dashes), now);
     return std::move(raw.common);
   } catch (const CLI::Success& asked) {  // --help, --version

@@ -10,10 +10,11 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "event/prices.h"
 
 namespace dvdi::cli {
 
-enum class Format { table, json };
+enum class Format { table, json, csv };  // csv: of `dvdi usage` only
 
 struct VolumeName {
   std::string driver;
@@ -65,10 +66,21 @@ struct EventsCommand {
   std::optional<WallTime> since = {};       // only events that are not older
   Duration wait = std::chrono::seconds(1);  // of `follow`: then it looks whether its reader is still there
 };
-struct EventsVerifyCommand {};
+struct EventsVerifyCommand {
+  std::string against;  // a sink's name; "": none
+};
 struct UsageCommand {
-  std::string by = "volume";
+  std::vector<std::string> by = {"volume"};
   std::optional<WallTime> since = {}, until = {};
+  std::string price_file = {};           // "": without prices
+  std::optional<PriceList> prices = {};  // what is in it: filled by who reads the file
+};
+struct SinkListCommand {};
+// For one sink.
+struct SinkCommand {
+  enum class What { test, pause, resume, replay } what = What::test;
+  std::string name;
+  std::uint64_t from = 0;  // of a replay
 };
 struct PolicyCheckCommand {
   std::string policy_file;
@@ -82,8 +94,8 @@ struct VersionCommand {};
 
 using Command = std::variant<RunCommand, VolumeListCommand, VolumeInspectCommand, VolumeCreateCommand,
                              VolumeRemoveCommand, VolumeReleaseCommand, PsCommand, InspectCommand,
-                             EventsCommand, EventsVerifyCommand, UsageCommand, PolicyCheckCommand,
-                             DoctorCommand, ConfigCheckCommand, VersionCommand>;
+                             EventsCommand, EventsVerifyCommand, UsageCommand, SinkListCommand, SinkCommand,
+                             PolicyCheckCommand, DoctorCommand, ConfigCheckCommand, VersionCommand>;
 
 struct Arguments {
   std::string state_dir;    // "": not given

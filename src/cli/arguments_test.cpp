@@ -156,7 +156,8 @@ TEST(EventArguments, SinceIsANumberATimeOrAnAge) {
   EXPECT_FALSE(command<EventsCommand>({"events", "--since", "24h"}).after);
   EXPECT_EQ(command<EventsCommand>({"events", "--since", "2026-11-01"}).since, *parse_time("2026-11-01"));
   EXPECT_TRUE(command<EventsCommand>({"events", "-f"}).follow);
-  command<EventsVerifyCommand>({"events", "verify"});
+  EXPECT_EQ(command<EventsVerifyCommand>({"events", "verify"}).against, "");
+  EXPECT_EQ(command<EventsVerifyCommand>({"events", "verify", "--against", "audit"}).against, "audit");
   for (const auto* text : {"soon", "99999999999999999999", "9223372036854775808", "-1"}) {
     EXPECT_EQ(refused({"events", "--since", text}).exit_code, 2) << text;
   }
@@ -164,10 +165,16 @@ TEST(EventArguments, SinceIsANumberATimeOrAnAge) {
 
 TEST(UsageArguments, AreUnderstood) {
   const auto usage = command<UsageCommand>({"usage", "--by", "principal", "--since", "7d", "--until", "1d"});
-  EXPECT_EQ(usage.by, "principal");
+  EXPECT_EQ(usage.by, std::vector<std::string>{"principal"});
   EXPECT_EQ(usage.since, now - std::chrono::hours(7 * 24));
   EXPECT_EQ(usage.until, now - std::chrono::hours(24));
-  EXPECT_EQ(command<UsageCommand>({"usage"}).by, "volume");
+  EXPECT_EQ(command<UsageCommand>({"usage"}).by, std::vector<std::string>{"volume"});
+  const auto several = command<UsageCommand>({"usage", "--by", "role,label:team,hour", "--prices", "p.toml"});
+  EXPECT_THAT(several.by, ElementsAre("role", "label:team", "hour"));
+  EXPECT_EQ(several.price_file, "p.toml");
+  EXPECT_THAT(refused({"usage", "--by", "role,role"}).text, HasSubstr("twice"));
+  EXPECT_THAT(refused({"usage", "--by", "role,"}).text, HasSubstr("cannot be grouped by ''"));
+  EXPECT_THAT(refused({"ps", "--format", "csv"}).text, HasSubstr("only `dvdi usage`"));
   EXPECT_THAT(refused({"usage", "--by", "colour"}).text, HasSubstr("principal"));
   EXPECT_THAT(refused({"usage", "--since", "1d", "--until", "7d"}).text, HasSubstr("not before"));
 }
@@ -258,6 +265,23 @@ TEST(Version, IsSaid) {
   const Answer answer = refused({"--version"});
   EXPECT_EQ(answer.exit_code, 0);
   EXPECT_THAT(answer.text, testing::MatchesRegex("dvdi [0-9]+\\.[0-9]+\\.[0-9]+\n"));
+}
+
+TEST(Arguments, Sinks) {
+  EXPECT_TRUE(std::holds_alternative<SinkListCommand>(std::get<Arguments>(parse({"sink", "ls"})).command));
+  using What = SinkCommand::What;
+  const auto is = [](const SinkCommand& one, What what, std::uint64_t from) {
+    return one.what == what && one.name == "audit" && one.from == from;
+  };
+  EXPECT_TRUE(is(command<SinkCommand>({"sink", "test", "audit"}), What::test, 0));
+  EXPECT_TRUE(is(command<SinkCommand>({"sink", "pause", "audit"}), What::pause, 0));
+  EXPECT_TRUE(is(command<SinkCommand>({"sink", "resume", "audit"}), What::resume, 0));
+  EXPECT_TRUE(is(command<SinkCommand>({"sink", "replay", "audit", "--from", "12"}), What::replay, 12));
+  EXPECT_EQ(refused({"sink", "replay", "audit"}).exit_code, exit_usage);
+  EXPECT_EQ(refused({"sink", "replay", "audit", "--from", "0"}).exit_code, exit_usage);
+  EXPECT_EQ(refused({"sink", "replay", "audit", "--from", "-1"}).exit_code, exit_usage);
+  EXPECT_EQ(refused({"sink", "pause"}).exit_code, exit_usage);
+  EXPECT_THAT(refused({"sink", "puase", "audit"}).text, HasSubstr("did you mean pause?"));
 }
 
 }  // namespace

@@ -102,26 +102,60 @@ Result<int> events(const Context& context, Api& api, const EventsCommand& comman
   return 0;
 }
 
-Result<int> events_verify(const Context& context, Api& api, Screen& screen) {
+namespace {
+
+// Damage is a result of this command; that it could not look is an error like any other.
+Result<int> not_intact(const Error& error, Screen& screen) {
+  if (screen.format != Format::json || error.code != Code::corrupted) return fail(error);
+  DVDI_CHECK(screen.out.write_json(json::object{{"intact", false}, {"error", wire::to_json(error)}}));
+  return exit_failed;
+}
+
+std::string text_of(const Api::Verified& verified) {
+  if (verified.count == 0) return "no events yet\n";
+  return fmt::format("{} events, numbers {} to {}: none was removed, changed or reordered\n{}head {}\n",
+                     verified.count, verified.first, verified.last,
+                     verified.first > 1
+                         ? fmt::format("events 1 to {} were taken away by retention\n", verified.first - 1)
+                         : "",
+                     verified.head);
+}
+
+std::string text_of(const std::string& sink, const Compared& compared) {
+  std::string text = fmt::format(
+      "sink {}: {}", sink,
+      compared.sink.sequence == 0
+          ? "no events"
+          : fmt::format("{} events, the newest is number {}", compared.sink.count, compared.sink.sequence));
+  if (compared.same) text += ": the same event as here";
+  if (!compared.not_told.empty()) text += "; " + printable(compared.not_told, 1024);
+  return text + "\n";
+}
+
+}  // namespace
+
+Result<int> events_verify(const Context& context, Api& api, const EventsVerifyCommand& command,
+                          Screen& screen) {
   const auto verified = api.verify_events(context, [](std::uint64_t) {});
-  if (!verified) {
-    // Damage is a result of this command; that it could not look is an error like any other.
-    if (screen.format == Format::json && verified.error().code == Code::corrupted) {
-      DVDI_CHECK(
-          screen.out.write_json(json::object{{"intact", false}, {"error", wire::to_json(verified.error())}}));
-      return exit_failed;
-    }
-    return fail(verified.error());
+  if (!verified) return not_intact(verified.error(), screen);
+  std::optional<Compared> compared;
+  if (!command.against.empty()) {
+    auto done = api.compare_events(context, command.against);
+    if (!done) return not_intact(done.error(), screen);
+    compared = *std::move(done);
   }
   if (screen.format == Format::json) {
-    DVDI_CHECK(screen.out.write_json(wire::to_json(*verified)));
+    json::object all = wire::to_json(*verified);
+    if (compared) {
+      json::object against = wire::to_json(*compared);
+      against["sink"] = command.against;
+      all["against"] = std::move(against);
+    }
+    DVDI_CHECK(screen.out.write_json(all));
     return 0;
   }
-  DVDI_CHECK(screen.out.write(
-      verified->count == 0
-          ? std::string("no events yet\n")
-          : fmt::format("{} events, numbers {} to {}: none was removed, changed or reordered\nhead {}\n",
-                        verified->count, verified->first, verified->last, verified->head)));
+  DVDI_CHECK(screen.out.write(text_of(*verified)));
+  if (compared) DVDI_CHECK(screen.out.write(text_of(command.against, *compared)));
   return 0;
 }
 

@@ -36,14 +36,19 @@ using Confirm = std::function<std::optional<bool>(const std::string& question)>;
 Result<int> volume_release(const Context& context, Api& api, const VolumeReleaseCommand& command,
                            Screen& screen, const Confirm& confirm);
 
+Result<int> sink_list(const Context& context, Api& api, Screen& screen);
+Result<int> sink_change(const Context& context, Api& api, const SinkCommand& command, Screen& screen);
+
 Result<int> ps(const Context& context, Api& api, const PsCommand& command, Screen& screen);
 Result<int> inspect(const Context& context, Api& api, const InspectCommand& command, Screen& screen);
 
 // With --follow it returns when the context ends or the reader has gone.
 Result<int> events(const Context& context, Api& api, const EventsCommand& command, Screen& screen);
-Result<int> events_verify(const Context& context, Api& api, Screen& screen);
+Result<int> events_verify(const Context& context, Api& api, const EventsVerifyCommand& command,
+                          Screen& screen);
 
-Result<int> usage(const Context& context, Api& api, const UsageCommand& command, Screen& screen);
+Result<int> usage(const Context& context, Api& api, const UsageCommand& command, Screen& screen,
+                  const UsageProgress& progress = {});
 
 Result<int> config_check(const Result<ConfigReport>& report, Screen& screen);
 // Exit code 1 where the request is denied.

@@ -133,6 +133,59 @@ TEST_F(CommandsTest, VolumeInspectShowsDebtsAndForeignHolders) {
                                HasSubstr("somebody else, since F"), HasSubstr("Container       run/b\n")));
 }
 
+SinkStatus waiting_sink() {
+  return {.name = "audit",
+          .type = "webhook",
+          .where = "https://h/p",
+          .state = "waiting",
+          .cursor = 7,
+          .behind = 3,
+          .oldest = WallTime(std::chrono::seconds(1'800'000'000)),
+          .undelivered = 5,
+          .last_error = "no",
+          .last_error_time = WallTime(std::chrono::seconds(1'800'000'100)),
+          .delivered_total = 6,
+          .failures_total = 2};
+}
+
+TEST_F(CommandsTest, SinkListAsATable) {
+  scene_.sinks = {waiting_sink(),
+                  {.name = "f", .type = "file", .where = "/f", .state = "off", .paused = true}};
+  ASSERT_TRUE(sink_list(context_, api_, table()));
+  EXPECT_EQ(written(),
+            "NAME   TYPE     STATE        AT  BEHIND  WHERE\n"
+            "audit  webhook  waiting       7       3  https://h/p\n"
+            "f      file     off, paused   0       0  /f\n"
+            "\n"
+            "SINK   SINCE                        WHY\n"
+            "audit  2027-01-15T08:01:40.000000Z  no\n"
+            "audit  -                            events from 5 on were dropped before it could get them\n");
+}
+
+TEST_F(CommandsTest, SinkListAsJson) {
+  scene_.sinks = {waiting_sink()};
+  ASSERT_TRUE(sink_list(context_, api_, json()));
+  EXPECT_EQ(
+      written(),
+      R"({"sinks":[{"name":"audit","type":"webhook","where":"https://h/p","state":"waiting","paused":false,)"
+      R"("cursor":7,"behind":3,"oldest":"2027-01-15T08:00:00.000000Z","replay_until":null,"undelivered":5,)"
+      R"("last_error":"no","last_error_time":"2027-01-15T08:01:40.000000Z","next_try":null,)"
+      R"("delivered_total":6,"failures_total":2}]})"
+      "\n");
+}
+
+TEST_F(CommandsTest, SinksAreSteered) {
+  using What = SinkCommand::What;
+  for (const auto what : {What::test, What::pause, What::resume, What::replay})
+    ASSERT_TRUE(sink_change(context_, api_, {.what = what, .name = "a", .from = 5}, table()));
+  EXPECT_THAT(scene_.calls, ElementsAre("test a", "pause a", "resume a", "replay a from 5"));
+  EXPECT_EQ(
+      written(),
+      "sink a takes events\nsink a is paused\nsink a goes on\nsink a gets all events from 5 on once more\n");
+  scene_.sink_answer = Error{.code = Code::not_found, .message = "no such sink"};
+  EXPECT_FALSE(sink_change(context_, api_, {.what = What::pause, .name = "b"}, table()));
+}
+
 TEST_F(CommandsTest, ALostVolumeIsShownAsLostAndWhy) {
   VolumeView lost = mounted_volume();
   lost.state = "unknown";
@@ -381,50 +434,19 @@ TEST_F(CommandsTest, FollowEndsWhenTheReaderHasGone) {
 
 TEST_F(CommandsTest, VerifySaysWhatItCounted) {
   scene_.verified = Api::Verified{.count = 3, .first = 1, .last = 3, .head = "abc"};
-  ASSERT_TRUE(events_verify(context_, api_, table()));
+  ASSERT_TRUE(events_verify(context_, api_, {}, table()));
   EXPECT_EQ(written(), "3 events, numbers 1 to 3: none was removed, changed or reordered\nhead abc\n");
 }
 
 TEST_F(CommandsTest, VerifyTellsDamageFromNotBeingAbleToLook) {
   scene_.verified = Error{.code = Code::corrupted, .message = "event 2: it was changed"};
-  const auto damaged = events_verify(context_, api_, json());
+  const auto damaged = events_verify(context_, api_, {}, json());
   ASSERT_TRUE(damaged);
   EXPECT_EQ(*damaged, 1);
   EXPECT_THAT(written(), AllOf(HasSubstr(R"("intact":false)"), HasSubstr("event 2")));
-  EXPECT_FALSE(events_verify(context_, api_, table()));
+  EXPECT_FALSE(events_verify(context_, api_, {}, table()));
   scene_.verified = Error{.code = Code::io, .message = "cannot read"};
-  EXPECT_FALSE(events_verify(context_, api_, json()));
-}
-
-TEST_F(CommandsTest, UsageKeepsTheFiguresApart) {
-  scene_.usage = {{.group = "rc/v",
-                   .referenced_seconds = 3661,
-                   .mounted_seconds = 7200.5,
-                   .provisioned_seconds = 172800,
-                   .referenced_gib_hours = 1.5,
-                   .mounted_gib_hours = 0,
-                   .provisioned_gib_hours = 48,
-                   .mounts = 2},
-                  {.group = ""}};
-  ASSERT_TRUE(usage(context_, api_, {.by = "principal", .since = {}, .until = {}}, table()));
-  EXPECT_EQ(written(),
-            "PRINCIPAL  REFERENCED  MOUNTED  PROVISIONED  MOUNTS  REF GIB-H  MNT GIB-H  PROV GIB-H\n"
-            "rc/v            1h 1m       2h           2d       2       1.50          -       48.00\n"
-            "-                  0s       0s           0s       0          -          -           -\n");
-  EXPECT_EQ(scene_.query.by, "principal");
-}
-
-TEST_F(CommandsTest, UsageAsJsonIsExact) {
-  scene_.usage = {{.group = "rc/v", .referenced_seconds = 3600, .mounted_seconds = 0.25, .mounts = 2}};
-  ASSERT_TRUE(
-      usage(context_, api_, {.by = "volume", .since = *parse_time("2026-11-01"), .until = {}}, json()));
-  EXPECT_EQ(
-      written(),
-      R"({"by":"volume","since":"2026-11-01T00:00:00.000000Z","until":null,"rows":[{"group":"rc/v",)"
-      R"("referenced_seconds":3600,"mounted_seconds":2.5E-1,"provisioned_seconds":0,"referenced_gib_hours":0,)"
-      R"("mounted_gib_hours":0,"provisioned_gib_hours":0,"mounts":2}]})"
-      "\n");
-  EXPECT_EQ(scene_.query.since, *parse_time("2026-11-01"));
+  EXPECT_FALSE(events_verify(context_, api_, {}, json()));
 }
 
 PolicyAnswer denied_answer() {

@@ -28,8 +28,11 @@ struct Scene {
   std::size_t events_per_call = 1000;
   std::function<void()> before_events = [] {};
   Result<Api::Verified> verified = Api::Verified{};
-  std::vector<UsageRow> usage;
+  UsageReport usage;
   UsageQuery query;
+  std::vector<SinkStatus> sinks;
+  Result<Compared> compared = Compared{};
+  Status sink_answer;
   Status removed;
   Result<std::vector<std::string>> listed = std::vector<std::string>{};
   v1::ContainerRequest request;  // of the last prepare
@@ -120,13 +123,28 @@ class FakeApi final : public Api {
   Result<Verified> verify_events(const Context&, const std::function<void(std::uint64_t)>&) override {
     return scene_.verified;
   }
-  Result<std::vector<UsageRow>> usage(const Context&, const UsageQuery& query) override {
+  Result<UsageReport> usage(const Context&, const UsageQuery& query, const UsageProgress&) override {
     scene_.query = query;
     return scene_.usage;
+  }
+  Result<Compared> compare_events(const Context&, const std::string& sink) override {
+    scene_.calls.push_back("compare " + sink);
+    return scene_.compared;
+  }
+  Result<std::vector<SinkStatus>> sinks(const Context&) override { return scene_.sinks; }
+  Status test_sink(const Context&, const std::string& name) override { return sink_call("test " + name); }
+  Status pause_sink(const Context&, const std::string& name) override { return sink_call("pause " + name); }
+  Status resume_sink(const Context&, const std::string& name) override { return sink_call("resume " + name); }
+  Status replay_sink(const Context&, const std::string& name, std::uint64_t from) override {
+    return sink_call("replay " + name + " from " + std::to_string(from));
   }
   std::vector<std::string> notices() override { return scene_.notices; }
 
  private:
+  Status sink_call(std::string call) {
+    scene_.calls.push_back(std::move(call));
+    return scene_.sink_answer;
+  }
   Scene& scene_;
 };
 

@@ -98,16 +98,59 @@ inline constexpr std::string_view events_verify =
 
 Examples:
   dvdi events verify
+  dvdi events verify --against audit                 # also: is it what that sink has?
   dvdi events verify --format json | jq -r .head     # keep it elsewhere, compare it later)";
 
 inline constexpr std::string_view usage =
     R"(Three figures, never added up: how long containers referred to a volume, how long it was mounted
-here, how long it existed; and GiB-hours of each where the size is known.
+here, how long it existed; and GiB-hours of each where the size is known. With prices, what it costs,
+exact to the last digit. docs/usage.md says what is counted, and how to write the prices.
 
 Examples:
   dvdi usage
   dvdi usage --by principal --since 7d
-  dvdi usage --by day --since 2026-11-01 --until 2026-12-01 --format json)";
+  dvdi usage --by label:team,day --since 2026-11-01 --until 2026-12-01 --format json
+  dvdi usage --by role --since 24h --prices /usr/share/doc/dvdi/examples/prices.toml --format csv)";
+
+inline constexpr std::string_view sink =
+    R"(Sinks are in the configuration: [sink.NAME]. Only dvdid carries events to them.
+
+Examples:
+  dvdi sink ls
+  dvdi sink test audit
+  dvdi sink replay audit --from 1200)";
+
+inline constexpr std::string_view sink_ls =
+    R"(STATE: delivering, idle, waiting (after a failure), paused; off where no daemon runs. BEHIND: events that
+it has not got yet.
+
+Examples:
+  dvdi sink ls
+  dvdi sink ls --format json | jq '.sinks[] | select(.behind > 1000)')";
+
+inline constexpr std::string_view sink_test =
+    R"(Delivers no event. Needs the daemon. Exit code 1: it would not take events; the message says why.
+
+Examples:
+  dvdi sink test audit)";
+
+inline constexpr std::string_view sink_pause =
+    R"(Holds across restarts. Its events are kept, as for a sink that is down.
+
+Examples:
+  dvdi sink pause audit)";
+
+inline constexpr std::string_view sink_resume =
+    R"(Examples:
+  dvdi sink resume audit)";
+
+inline constexpr std::string_view sink_replay =
+    R"(From that event on all are sent once more, with the same ids and bytes. Refused where that event is not
+here any more, or was not delivered yet.
+
+Examples:
+  dvdi sink replay audit --from 1
+  dvdi sink replay audit --from 1200)";
 
 inline constexpr std::string_view policy =
     R"(Examples:

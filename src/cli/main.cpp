@@ -10,9 +10,11 @@
 #include "base/random.h"
 #include "cli/command_run.h"
 #include "cli/commands.h"
+#include "cli/progress.h"
 #include "cli/run_request.h"
 #include "cli/table.h"
 #include "daemon/open.h"
+#include "daemon/price_file.h"
 #include "isolator/ownership.h"
 #include "launcher/launch.h"
 #include "linux/helper_pool.h"
@@ -96,6 +98,15 @@ class Program {
     if (std::holds_alternative<ConfigCheckCommand>(arguments_.command)) {
       return config_check(check_config(options(false)), screen);
     }
+    if (auto* command = std::get_if<UsageCommand>(&arguments_.command);
+        command != nullptr && !command->price_file.empty()) {
+      auto prices = load_prices(command->price_file);
+      if (!prices) {
+        say_error(prices.error(), arguments_.format);
+        return exit_usage;
+      }
+      command->prices = *std::move(prices);
+    }
     DVDI_TRY(const auto helpers, HelperPool::start());
     const Context bounded = context_.with_timeout(command_timeout);
     if (const auto* command = std::get_if<PolicyCheckCommand>(&arguments_.command)) {
@@ -112,8 +123,8 @@ class Program {
     if (const auto* command = std::get_if<EventsCommand>(&arguments_.command)) {
       return events(context_, *api, *command, screen);  // --follow has no end
     }
-    if (std::holds_alternative<EventsVerifyCommand>(arguments_.command)) {
-      return events_verify(context_, *api, screen);  // as long as the record is
+    if (const auto* command = std::get_if<EventsVerifyCommand>(&arguments_.command)) {
+      return events_verify(context_, *api, *command, screen);  // as long as the record is
     }
     return look(bounded, *api, screen);
   }
@@ -149,7 +160,12 @@ class Program {
     if (const auto* command = std::get_if<PsCommand>(&any)) return ps(context, api, *command, screen);
     if (const auto* command = std::get_if<InspectCommand>(&any))
       return inspect(context, api, *command, screen);
-    return usage(context, api, std::get<UsageCommand>(any), screen);
+    if (std::holds_alternative<SinkListCommand>(any)) return sink_list(context, api, screen);
+    if (const auto* command = std::get_if<SinkCommand>(&any))
+      return sink_change(context, api, *command, screen);
+    Progress progress("dvdi: adding up the usage");
+    return usage(context, api, std::get<UsageCommand>(any), screen,
+                 [&](std::uint64_t done, std::uint64_t all) { progress.at(done, all); });
   }
 
   OpenOptions options(bool settle) const {

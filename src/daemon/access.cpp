@@ -61,6 +61,10 @@ std::string_view action_name(Action action) {
       return "remove volume";
     case Action::release_volume:
       return "release volume";
+    case Action::read_sinks:
+      return "read sinks";
+    case Action::change_sink:
+      return "change sink";
   }
   return "unknown";
 }

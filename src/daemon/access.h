@@ -35,6 +35,8 @@ enum class Action {
   create_volume,
   remove_volume,
   release_volume,
+  read_sinks,
+  change_sink,
 };
 std::string_view action_name(Action action);  // "read containers"
 

@@ -11,6 +11,8 @@
 #include "base/context.h"
 #include "dvdi/v1/container.pb.h"
 #include "dvdi/v1/launch.pb.h"
+#include "event/compare.h"
+#include "event/sink_status.h"
 #include "event/usage.h"
 #include "isolator/isolator.h"
 
@@ -124,7 +126,20 @@ class Api {
   };
   virtual Result<Verified> verify_events(const Context& context,
                                          const std::function<void(std::uint64_t)>& progress) = 0;
-  virtual Result<std::vector<UsageRow>> usage(const Context& context, const UsageQuery& query) = 0;
+  virtual Result<UsageReport> usage(const Context& context, const UsageQuery& query,
+                                    const UsageProgress& progress) = 0;
+
+  // The chain here against what a sink says that it has: compare_with_sink(). failed_precondition without a
+  // daemon; unsupported for a sink that keeps nothing that can be asked.
+  virtual Result<Compared> compare_events(const Context& context, const std::string& sink) = 0;
+  // The configured sinks. Each call that names one is not_found where it is not configured.
+  virtual Result<std::vector<SinkStatus>> sinks(const Context& context) = 0;
+  // Is it there, and would it take events? The error says why not.
+  virtual Status test_sink(const Context& context, const std::string& name) = 0;
+  virtual Status pause_sink(const Context& context, const std::string& name) = 0;
+  virtual Status resume_sink(const Context& context, const std::string& name) = 0;
+  // Sends once more from event `from` on.
+  virtual Status replay_sink(const Context& context, const std::string& name, std::uint64_t from) = 0;
 
   // What was settled when this engine started, for a person: one sentence each.
   virtual std::vector<std::string> notices() = 0;

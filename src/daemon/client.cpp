@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "daemon/usage_wire.h"
 #include "daemon/wire.h"
 #include "http/uri.h"
 
@@ -213,12 +214,46 @@ Result<Api::Verified> Client::verify_events(const Context& context,
   return verified;
 }
 
-Result<std::vector<UsageRow>> Client::usage(const Context& context, const UsageQuery& query) {
-  std::string path = "/v1/usage?by=" + percent_encode(query.by);
-  if (query.since) path += "&since=" + percent_encode(rfc3339(*query.since));
-  if (query.until) path += "&until=" + percent_encode(rfc3339(*query.until));
-  DVDI_TRY(const json::value answer, call(context, "GET", path));
-  return list<UsageRow>(answer, "rows", wire::usage_row_of);
+Result<UsageReport> Client::usage(const Context& context, const UsageQuery& query,
+                                  const UsageProgress& progress) {
+  if (progress) progress(0, 0);  // the daemon does not say how far it is
+  DVDI_TRY(const json::value answer,
+           call(context, "POST", "/v1/usage", json::serialize(wire::to_json(query))));
+  return wire::usage_report_of(answer);
+}
+
+Result<Compared> Client::compare_events(const Context& context, const std::string& sink) {
+  DVDI_TRY(const json::value answer,
+           call(context, "GET", fmt::format("/v1/sinks/{}/compare", percent_encode(sink))));
+  return wire::compared_of(answer);
+}
+
+Result<std::vector<SinkStatus>> Client::sinks(const Context& context) {
+  DVDI_TRY(const json::value answer, call(context, "GET", "/v1/sinks"));
+  return list<SinkStatus>(answer, "sinks", wire::sink_status_of);
+}
+
+Status Client::ask_sink(const Context& context, const std::string& name, const std::string& what,
+                        const json::object& body) {
+  DVDI_CHECK(call(context, "POST", fmt::format("/v1/sinks/{}/{}", percent_encode(name), what),
+                  json::serialize(body)));
+  return {};
+}
+
+Status Client::test_sink(const Context& context, const std::string& name) {
+  return ask_sink(context, name, "test");
+}
+
+Status Client::pause_sink(const Context& context, const std::string& name) {
+  return ask_sink(context, name, "pause");
+}
+
+Status Client::resume_sink(const Context& context, const std::string& name) {
+  return ask_sink(context, name, "resume");
+}
+
+Status Client::replay_sink(const Context& context, const std::string& name, std::uint64_t from) {
+  return ask_sink(context, name, "replay", {{"from", from}});
 }
 
 }  // namespace dvdi

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "base/json.h"
 #include "capi/errors.h"  // daemon_is_away()
 #include "daemon/api.h"
 
@@ -45,7 +46,14 @@ class Client final : public Api {
                                         Duration wait) override;
   Result<Verified> verify_events(const Context& context,
                                  const std::function<void(std::uint64_t)>& progress) override;
-  Result<std::vector<UsageRow>> usage(const Context& context, const UsageQuery& query) override;
+  Result<UsageReport> usage(const Context& context, const UsageQuery& query,
+                            const UsageProgress& progress) override;
+  Result<Compared> compare_events(const Context& context, const std::string& sink) override;
+  Result<std::vector<SinkStatus>> sinks(const Context& context) override;
+  Status test_sink(const Context& context, const std::string& name) override;
+  Status pause_sink(const Context& context, const std::string& name) override;
+  Status resume_sink(const Context& context, const std::string& name) override;
+  Status replay_sink(const Context& context, const std::string& name, std::uint64_t from) override;
   std::vector<std::string> notices() override { return {}; }
 
  private:
@@ -55,6 +63,9 @@ class Client final : public Api {
                            const std::string& body = {});
   Result<std::string> call_text(const Context& context, const char* method, const std::string& path,
                                 const std::string& body);
+
+  Status ask_sink(const Context& context, const std::string& name, const std::string& what,
+                  const json::object& body = {});
 
   const std::string socket_;
 };

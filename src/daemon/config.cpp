@@ -6,8 +6,10 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "daemon/config_sinks.h"
 #include "daemon/text_file.h"
 #include "daemon/toml_table.h"
+#include "http/server.h"
 
 namespace dvdi {
 
@@ -68,6 +70,7 @@ Status read_root(Table& root, Config& config) {
   config.state_dir_chosen = config.state_dir != Config().state_dir;
   DVDI_CHECK(root.path_of_folder("socket", config.socket));
   DVDI_CHECK(root.duration("drain_timeout", config.drain_timeout, Duration::zero(), hours(24)));
+  DVDI_CHECK(root.text("metrics_listen", config.metrics_listen, http::check_tcp_address));
   DVDI_CHECK(root.table("agent", [&](Table& table) -> Status {
     DVDI_CHECK(table.flag("environment_volumes", config.agent.environment));
     DVDI_CHECK(table.flag("csi_volumes_elsewhere", config.agent.csi_volumes_elsewhere));
@@ -83,6 +86,16 @@ Status read_root(Table& root, Config& config) {
     DVDI_CHECK(table.duration("mount", volumes.mount_deadline, milliseconds(10), hours(24)));
     DVDI_CHECK(table.duration("unmount", volumes.unmount_deadline, milliseconds(10), hours(24)));
     return table.duration("other", volumes.call_deadline, milliseconds(10), hours(24));
+  }));
+  DVDI_CHECK(root.table("retention", [&](Table& table) -> Status {
+    Retention& kept = config.retention;
+    DVDI_CHECK(table.duration("events", kept.events_age, Duration::zero(), hours(24 * 36'500)));
+    DVDI_CHECK(table.mebibytes("events_mib", kept.events_bytes));
+    DVDI_CHECK(table.mebibytes("events_hard_mib", kept.events_hard_bytes));
+    if (kept.events_hard_bytes > 0 && (kept.events_bytes == 0 || kept.events_hard_bytes < kept.events_bytes))
+      return table.wrong(
+          "retention.events_hard_mib must not be less than retention.events_mib (0: no limit)");
+    return table.duration("usage", kept.usage_age, Duration::zero(), hours(24 * 36'500));
   }));
   DVDI_CHECK(root.table("limits", [&](Table& table) -> Status {
     DVDI_CHECK(table.number("calls_per_driver", volumes.calls_per_driver, 1, 10'000));
@@ -101,6 +114,7 @@ Status read_root(Table& root, Config& config) {
     DVDI_CHECK(table.texts("spec_dirs", config.docker.roots.spec_dirs));
     return read_docker_settings(table, config.docker.settings);
   }));
+  DVDI_CHECK(root.table("sink", [&](Table& table) { return read_sinks(table, config.sinks); }));
   return root.table("driver", [&](Table& table) {
     return table.each_table([&](const std::string& name, Table& one) -> Status {
       driver::docker::Settings settings = config.docker.settings;

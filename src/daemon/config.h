@@ -3,9 +3,12 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "base/context.h"
 #include "driver/docker/catalog.h"
+#include "event/retention.h"
+#include "event/sink.h"
 #include "spec/agent.h"
 #include "volume/manager.h"
 
@@ -31,9 +34,12 @@ struct Config {
   // to end has before it is cancelled.
   std::string socket = "/run/dvdi/dvdid.sock";
   Duration drain_timeout = std::chrono::seconds(60);
+  std::string metrics_listen;  // ADDRESS:PORT of TCP where it shows its metrics, too; "": nowhere
   spec::AgentRules agent;
   volume::Policy volumes;
+  Retention retention;
   driver::docker::PluginCatalog::Config docker;
+  std::vector<SinkSettings> sinks;  // in the order of their names
 };
 
 // The configuration that `text` gives. invalid_argument names the key and the line: unknown keys, wrong

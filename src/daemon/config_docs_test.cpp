@@ -51,7 +51,8 @@ Settings settings_of(const std::string& text) {
     } else if (std::regex_match(line, match, setting)) {
       EXPECT_TRUE(found.values.emplace(table + match.str(1), match.str(2)).second) << "twice: " << line;
       name(table + match.str(1));
-      found.uncommented += match.str(1) + " = " + match.str(2) + "\n";
+      if (match.str(2).find("# instead of") == std::string::npos)  // they exclude each other
+        found.uncommented += match.str(1) + " = " + match.str(2) + "\n";
     }
   }
   return found;

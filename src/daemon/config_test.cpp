@@ -1,5 +1,6 @@
 #include "daemon/config.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -20,6 +21,99 @@ TEST(Config, AnEmptyFileGivesTheDefaults) {
   EXPECT_EQ(config->volumes.unmount_deadline, seconds(600));
   EXPECT_EQ(config->volumes.call_deadline, seconds(30));
   EXPECT_EQ(config->docker.roots.run_dir, "/run/docker/plugins");
+}
+
+TEST(Config, Sinks) {
+  const auto config = parse_config(R"(
+[sink.b]
+type = "webhook"
+url = "https://h/p"
+secret_file = "/s"
+ca_file = "/ca"
+cert_file = "/cert"
+key_file = "/key"
+batch_events = 7
+batch_bytes = 2048
+timeout = "1s"
+backoff = "2s"
+backoff_cap = "3s"
+from_now = true
+[sink.a]
+type = "file"
+path = "/f"
+[sink.c]
+type = "nats"
+url = "nats://a:1,tls://b"
+stream = "s"
+subject = "x.y"
+create_stream = true
+user = "u"
+password_file = "/p"
+)",
+                                   "dvdi.toml");
+  ASSERT_TRUE(config) << config.error().text();
+  const SinkSettings file{.name = "a", .kind = FileSinkSettings{"/f"}};
+  const SinkSettings webhook{
+      .name = "b",
+      .kind = WebhookSinkSettings{.url = "https://h/p",
+                                  .tls = {.ca_file = "/ca", .cert_file = "/cert", .key_file = "/key"},
+                                  .secret_file = "/s"},
+      .batch_events = 7,
+      .batch_bytes = 2048,
+      .timeout = seconds(1),
+      .backoff = seconds(2),
+      .backoff_cap = seconds(3),
+      .from_now = true};
+  const SinkSettings nats{.name = "c",
+                          .kind = NatsSinkSettings{.url = "nats://a:1,tls://b",
+                                                   .stream = "s",
+                                                   .subject = "x.y",
+                                                   .create_stream = true,
+                                                   .tls = {},
+                                                   .credentials_file = {},
+                                                   .user = "u",
+                                                   .password_file = "/p",
+                                                   .token_file = {}}};
+  EXPECT_THAT(config->sinks, ElementsAre(file, webhook, nats));
+}
+
+TEST(Config, SinksThatCannotBe) {
+  const auto error = [](const std::string& table) {
+    const auto config = parse_config("\n" + table, "dvdi.toml");
+    return config ? std::string("none") : config.error().message;
+  };
+  const std::vector<std::pair<std::string, std::string>> wrong = {
+      {"type = \"pigeon\"", "file\", \"webhook\" or \"nats"},
+      {"path = \"/x\"", "file\", \"webhook\" or \"nats"},
+      {"type = \"file\"", "path is needed"},
+      {"type = \"file\"\npath = \"x\"", "absolute"},
+      {"type = \"file\"\npath = \"/x/\"", "must name a file"},
+      {"type = \"file\"\npath = \"/x\"\nurl = \"http://h\"", "unknown key sink.one.url"},
+      {"type = \"webhook\"", "url is needed"},
+      {"type = \"webhook\"\nurl = \"ftp://h\"", "must begin with http:// or https://"},
+      {"type = \"webhook\"\nurl = \"http:///p\"", "names no host"},
+      {"type = \"webhook\"\nurl = \"http://u:p@h/p\"", "must not have a user or a password"},
+      {"type = \"webhook\"\nurl = \"http://h/a b\"", "belongs in no URL"},
+      {"type = \"webhook\"\nurl = \"http://h/p\"\ncert_file = \"/c\"", "belong together"},
+      {"type = \"webhook\"\nurl = \"http://h/p\"\nbackoff = \"1h\"", "must not be below backoff"},
+      {"type = \"webhook\"\nurl = \"http://h/p\"\nbatch_events = 0", "from 1 to 10000"},
+      {"type = \"nats\"\nurl = \"http://h\"", "must begin with nats:// or tls://"},
+      {"type = \"nats\"\nurl = \"nats://a,nats://u:p@b\"", "must not have a user or a password"},
+      {"type = \"nats\"\nuser = \"u\"", "belong together"},
+      {"type = \"nats\"\ntoken_file = \"/t\"\ncredentials_file = \"/c\"", "only one"},
+      {"type = \"nats\"\nstream = \"a.b\"", "stream must be"},
+      {"type = \"nats\"\nsubject = \"a..b\"", "subject must be"},
+  };
+  for (const auto& [text, said] : wrong) {
+    EXPECT_THAT(error("[sink.one]\n" + text), testing::AllOf(HasSubstr(said), HasSubstr("dvdi.toml:")));
+    EXPECT_THAT(error("[sink.one]\n" + text), testing::Not(HasSubstr("u:p")));
+  }
+  EXPECT_THAT(error("[sink.\"a b\"]\ntype = \"file\"\npath = \"/x\""), HasSubstr("no name of a sink"));
+  EXPECT_THAT(error("[sink.a]\ntype = \"file\"\npath = \"/x\"\n[sink.b]\ntype = \"file\"\npath = \"/x\""),
+              HasSubstr("appends to the same file"));
+  std::string many;
+  for (int i = 0; i < 65; ++i) many += fmt::format("[sink.s{}]\ntype = \"nats\"\n", i);
+  EXPECT_THAT(error(many), HasSubstr("more than 64 sinks"));
 }
 
 TEST(Config, EveryKey) {

@@ -151,12 +151,14 @@ void state(const Context& context, const std::string& state_dir, std::vector<Fin
   std::vector<MountRow> mounts;
   std::vector<DebtRow> debts;
   std::vector<ForeignRow> foreigns;
+  std::vector<DriverRow> drivers;
   std::vector<ContainerRow> containers;
   std::optional<RebuiltBooks> books;
   const auto read = (*ledger)->read(context, "look at the state", [&](Reader& reader) -> Status {
     DVDI_TRY(mounts, reader.mounts());
     DVDI_TRY(debts, reader.debts());
     DVDI_TRY(foreigns, reader.foreigns());
+    DVDI_TRY(drivers, reader.drivers());
     DVDI_TRY(containers, reader.containers());
     DVDI_TRY(books, rebuilt_books(reader));
     return {};
@@ -208,6 +210,13 @@ void state(const Context& context, const std::string& state_dir, std::vector<Fin
   for (const ForeignRow& row : foreigns) {
     findings.push_back({Level::ok, "volume " + row.volume.text(),
                         fmt::format("somebody else holds it too: {}", row.evidence), ""});
+  }
+  for (const DriverRow& row : drivers) {
+    if (row.state == DriverState::up) continue;
+    findings.push_back({Level::warning, "driver " + row.name,
+                        fmt::format("{} since {}, by its last calls: {}", driver_state_name(row.state),
+                                    rfc3339(row.since.wall), row.reason),
+                        "what it answers just now is below; the next call to it decides"});
   }
 }
 

@@ -175,7 +175,8 @@ class Daemon {
                              {.helpers = helpers_,
                               .version = DVDI_VERSION,
                               .info = [](std::string_view text) { log::info(text); },
-                              .warning = [](std::string_view text) { log::warning(text); }});
+                              .warning = [](std::string_view text) { log::warning(text); },
+                              .make_sink = make_sink});
       const std::uint64_t one = 1;
       static_cast<void>(!::write(done.get(), &one, sizeof one));
     });

@@ -129,6 +129,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const Context& context, const Confi
   DVDI_TRY(engine->locks_, KeyedLocks::open(dir + "/locks"));
   DVDI_CHECK(engine->open_ledger(context, alone));
   engine->books_ = std::make_unique<isolator::LedgerBooks>(*engine->ledger_);
+  engine->sinks_ = std::make_unique<Sinks>(*engine->ledger_, config.sinks);
   engine->admission_ = std::make_unique<Admission>(Admission::Parts{helpers, *engine->ledger_});
   DVDI_CHECK(engine->admission_->load(config.access.policy_file));
   engine->drivers_ = std::make_unique<NodeCatalog>(dir, helpers, config.docker);
@@ -193,6 +194,9 @@ void Engine::settle(const Context& context) {
     note("the books could not be rebuilt: " + rebuilt.error().text());
   }
   for (std::string& sentence : volumes_->settle(context)) note(std::move(sentence));
+  if (mode_ == Mode::daemon) return;  // its Housekeeper does it
+  const auto kept = retain(context, *ledger_, config_.retention, sink_names(config_.sinks));
+  if (!kept) note("old events could not be taken away: " + kept.error().text());
 }
 
 std::vector<std::string> Engine::tidy(const Context& context) {
@@ -260,7 +264,19 @@ Result<volume::Recovered> Engine::recover(const Context& context, const volume::
                                         printable(request.owner)),
                  .hint = "`dvdcli unmount` ends one; an agent's owner is its work directory"};
   }
-  return chain_->recover(context, request);
+  const BootTime start = context.clock().boot();
+  DVDI_TRY(auto recovered, chain_->recover(context, request));
+  Event event{.type = "dvdi.agent.recovered", .subject = "agent/" + request.owner};
+  event.duration = context.clock().boot() - start;
+  event.trace_id = context.trace_id();
+  event.details = {{"owner", request.owner},
+                   {"live", request.live.size()},
+                   {"dropped", recovered.dropped.size()},
+                   {"kept", recovered.kept.size()},
+                   {"missing", recovered.missing.size()}};
+  DVDI_CHECK(ledger_->write(context.detached(std::chrono::minutes(1)), "record a recovery",
+                            [&](Transaction& transaction) { return transaction.record(event); }));
+  return recovered;
 }
 
 Result<std::vector<volume::Adopted>> Engine::adopt(const Context& context, const std::string& from,
@@ -370,8 +386,20 @@ Result<volume::Release> Engine::release_volume(const Context& context, const std
   return volumes_->release_volume(context, {driver, name}, dry_run);
 }
 
-Result<std::vector<volume::DriverStatus>> Engine::drivers(const Context& /*context*/) {
-  return volumes_->drivers(drivers_->names());
+Result<std::vector<volume::DriverStatus>> Engine::drivers(const Context& context) {
+  auto all = volumes_->drivers(drivers_->names());
+  DVDI_CHECK(ledger_->read(context, "read the drivers' states", [&](Reader& reader) -> Status {
+    DVDI_TRY(const auto rows, reader.drivers());
+    for (const DriverRow& row : rows) {
+      auto found = std::ranges::find(all, row.name, &volume::DriverStatus::name);
+      if (found == all.end()) found = all.insert(all.end(), volume::DriverStatus{.name = row.name});
+      found->state = row.state;
+      found->state_reason = row.reason;
+      found->state_since = row.since.wall;
+    }
+    return {};
+  }));
+  return all;
 }
 
 Result<std::vector<EventView>> Engine::events(const Context& context, std::uint64_t after, std::size_t limit,
@@ -396,26 +424,20 @@ Result<std::vector<EventView>> Engine::events(const Context& context, std::uint6
 
 Result<Api::Verified> Engine::verify_events(const Context& context,
                                             const std::function<void(std::uint64_t)>& progress) {
-  constexpr std::size_t batch = 1000;
+  constexpr std::size_t batch = 10'000;
   EventVerifier verifier;
   for (;;) {
     DVDI_CHECK(context.check("verify the events"));
     std::vector<StoredEvent> events;
-    DVDI_CHECK(ledger_->read(context, "read events", [&](Reader& reader) -> Status {
+    DVDI_CHECK(ledger_->read_long(context, "verify the events", [&](Reader& reader) -> Status {
       DVDI_TRY(events, reader.events(verifier.last(), batch));
       return {};
     }));
     if (events.empty()) break;
-    // Nothing of ours removes events.
-    if (verifier.count() == 0 && events.front().sequence != 1) {
-      return Error{
-          .code = Code::corrupted,
-          .message = fmt::format("event 1 is missing: the first is number {}", events.front().sequence),
-          .hint = "somebody removed the oldest events"};
-    }
     for (const StoredEvent& event : events) DVDI_CHECK(verifier.next(event));
     if (progress) progress(verifier.count());
   }
+  DVDI_CHECK(verifier.finish());
   std::uint64_t highest = 0;
   std::vector<StoredEvent> rest;  // one that was written after we had read the last
   DVDI_CHECK(ledger_->read(context, "read the newest event", [&](Reader& reader) -> Status {
@@ -433,8 +455,27 @@ Result<Api::Verified> Engine::verify_events(const Context& context,
       .count = verifier.count(), .first = verifier.first(), .last = verifier.last(), .head = verifier.head()};
 }
 
-Result<std::vector<UsageRow>> Engine::usage(const Context& context, const UsageQuery& query) {
-  return usage_report(context, *ledger_, query);
+Result<Compared> Engine::compare_events(const Context& context, const std::string& sink) {
+  Confirmed confirmed;  // first: meanwhile the sink only gets more
+  DVDI_CHECK(ledger_->read(context, "read how far a sink is", [&](Reader& reader) -> Status {
+    DVDI_TRY(confirmed, confirmed_by(reader, sink));
+    return {};
+  }));
+  DVDI_TRY(const SinkHead head, sinks_->head(context, sink));
+  const bool rotates = std::ranges::any_of(config_.sinks, [&](const SinkSettings& one) {
+    return one.name == sink && std::holds_alternative<FileSinkSettings>(one.kind);
+  });
+  Compared compared;
+  DVDI_CHECK(ledger_->read_long(context, "compare events with a sink", [&](Reader& reader) -> Status {
+    DVDI_TRY(compared, compare_with_sink(reader, sink, confirmed, head, rotates));
+    return {};
+  }));
+  return compared;
+}
+
+Result<UsageReport> Engine::usage(const Context& context, const UsageQuery& query,
+                                  const UsageProgress& progress) {
+  return usage_report(context, *ledger_, query, progress);
 }
 
 }  // namespace dvdi

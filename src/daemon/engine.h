@@ -10,6 +10,7 @@
 #include "daemon/api.h"
 #include "daemon/catalog.h"
 #include "daemon/config.h"
+#include "event/sink_runner.h"
 #include "isolator/chain.h"
 #include "isolator/ledger_books.h"
 #include "isolator/staged_mounts.h"
@@ -66,7 +67,22 @@ class Engine final : public Api {
                                         Duration wait) override;
   Result<Verified> verify_events(const Context& context,
                                  const std::function<void(std::uint64_t)>& progress) override;
-  Result<std::vector<UsageRow>> usage(const Context& context, const UsageQuery& query) override;
+  Result<UsageReport> usage(const Context& context, const UsageQuery& query,
+                            const UsageProgress& progress) override;
+  Result<Compared> compare_events(const Context& context, const std::string& sink) override;
+  Result<std::vector<SinkStatus>> sinks(const Context& context) override { return sinks_->status(context); }
+  Status test_sink(const Context& context, const std::string& name) override {
+    return sinks_->test(context, name);
+  }
+  Status pause_sink(const Context& context, const std::string& name) override {
+    return sinks_->pause(context, name);
+  }
+  Status resume_sink(const Context& context, const std::string& name) override {
+    return sinks_->resume(context, name);
+  }
+  Status replay_sink(const Context& context, const std::string& name, std::uint64_t from) override {
+    return sinks_->replay(context, name, from);
+  }
   std::vector<std::string> notices() override { return notices_; }
 
   // For what the host of this engine does without a caller (Reconciler).
@@ -77,6 +93,7 @@ class Engine final : public Api {
   // Before the owed unmount of a volume is paid: StagedMounts::let_go().
   Status let_go(const Context& context, const VolumeKey& volume) { return staged_->let_go(context, volume); }
   Ledger& ledger() { return *ledger_; }
+  Sinks& event_sinks() { return *sinks_; }  // started by a daemon only
   // The policy, and the record of what was refused: also for refusals of whoever hosts this engine.
   Admission& admission() { return *admission_; }
 
@@ -96,6 +113,7 @@ class Engine final : public Api {
   std::unique_ptr<KeyedLocks> locks_;
   std::unique_ptr<Ledger> ledger_;
   std::unique_ptr<isolator::LedgerBooks> books_;
+  std::unique_ptr<Sinks> sinks_;
   std::unique_ptr<Admission> admission_;
   std::unique_ptr<NodeCatalog> drivers_;
   std::unique_ptr<volume::Manager> volumes_;

@@ -118,10 +118,11 @@ TEST_F(EngineTest, OneContainerFromPrepareToCleanup) {
   const auto verified = engine_->verify_events(context_, nullptr);
   ASSERT_TRUE(verified) << verified.error().text();
   EXPECT_EQ(verified->count, 12U);
-  const auto usage = engine_->usage(context_, {});
-  ASSERT_THAT(*usage, SizeIs(1));
-  EXPECT_GT(usage->at(0).referenced_seconds, 0);
-  EXPECT_EQ(usage->at(0).mounts, 1U);
+  const auto usage = engine_->usage(context_, {}, {});
+  ASSERT_TRUE(usage);
+  ASSERT_THAT(usage->rows, SizeIs(1));
+  EXPECT_TRUE(usage->rows.at(0).sum.referenced.nanoseconds > 0);
+  EXPECT_EQ(usage->total.mounts, 1U);
 }
 
 // As a Mesos agent asks: it binds by path, and gets private mounts of ours.
@@ -289,7 +290,8 @@ TEST_F(EngineTest, EventsThatSomebodyRemovedAtEitherEndAreMissed) {
   EXPECT_THAT(engine_->verify_events(context_, nullptr).error().text(), HasSubstr("event 5"));
   remove_where("sequence > 3");
   remove_where("sequence = 1");
-  EXPECT_THAT(engine_->verify_events(context_, nullptr).error().text(), HasSubstr("event 1 is missing"));
+  EXPECT_THAT(engine_->verify_events(context_, nullptr).error().text(),
+              HasSubstr("events 1 to 1 are missing"));
 }
 
 TEST_F(EngineTest, AStateDirectoryThatOthersCanWriteIsRefused) {

@@ -9,6 +9,9 @@
 #include "base/random.h"
 #include "base/text.h"
 #include "base/time_text.h"
+#include "daemon/metrics_server.h"
+#include "daemon/routes_call.h"
+#include "daemon/usage_wire.h"
 #include "daemon/wire.h"
 #include "http/uri.h"
 #include "isolator/external_volumes.h"
@@ -20,18 +23,9 @@ namespace dvdi {
 
 namespace {
 
-constexpr std::string_view json_type = "application/json";
-// A Mesos ContainerConfig repeats its ContainerInfo three times, with the task's environment.
-constexpr std::size_t max_body_bytes = std::size_t{8} << 20U;
 constexpr std::size_t max_mount_id_bytes = 255;
 constexpr std::size_t most_events = 10'000;  // in one answer
 constexpr Duration longest_wait = std::chrono::minutes(1);
-// What is carried out to its end although the caller may have gone: longer than the longest driver call.
-constexpr Duration longest_call = std::chrono::hours(24);
-
-Error wrong(std::string message, std::string hint = {}) {
-  return Error{.code = Code::invalid_argument, .message = std::move(message), .hint = std::move(hint)};
-}
 
 bool is_trace_id(std::string_view text) {
   return !text.empty() && text.size() <= 64 && std::ranges::all_of(text, [](unsigned char c) {
@@ -39,110 +33,7 @@ bool is_trace_id(std::string_view text) {
   });
 }
 
-template <class Number>
-std::optional<Number> number_of(std::string_view text) {
-  Number number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return number;
-}
-
-Result<std::string> text_member(const json::value& body, std::string_view name) {
-  const json::value* found = json::find(body, name);
-  if (found == nullptr || !found->is_string() || found->get_string().empty())
-    return wrong(fmt::format("{}: a text is needed", name));
-  return std::string(found->get_string());
-}
-
-Result<bool> flag_member(const json::value& body, std::string_view name, bool otherwise) {
-  const json::value* found = json::find(body, name);
-  if (found == nullptr || found->is_null()) return otherwise;
-  if (!found->is_bool()) return wrong(fmt::format("{}: must be true or false", name));
-  return found->get_bool();
-}
-
-Status only_members(const json::value& body, std::initializer_list<std::string_view> known) {
-  for (const auto& one : body.get_object()) {
-    if (std::ranges::find(known, std::string_view(one.key())) == known.end())
-      return wrong(
-          fmt::format("{}: no such member here; there are {}", printable(one.key()), fmt::join(known, ", ")));
-  }
-  return {};
-}
-
-template <class T>
-json::array list(const std::vector<T>& all) {
-  json::array out;
-  for (const T& one : all) out.push_back(wire::to_json(one));
-  return out;
-}
-
 }  // namespace
-
-// One request on its way.
-struct Routes::Call {
-  const Context* context;  // ends with the caller, and at the deadline that he gave
-  http::IncomingRequest* request;
-  http::Answer* answer;
-  std::vector<std::string> path;
-  std::map<std::string, std::string> query;
-  std::vector<gid_t> groups;
-  Standing standing = Standing::stranger;
-
-  const Caller& caller() const { return request->peer(); }
-  // For what goes on to its end when the caller has gone away.
-  Context to_the_end() const {
-    return context->detached(std::min<Duration>(context->remaining(), longest_call));
-  }
-
-  Result<json::value> body() const {
-    DVDI_TRY(const std::string text, request->read_all(*context, max_body_bytes));
-    DVDI_TRY(json::value value, json::parse(text, "the request's body"));
-    if (!value.is_object()) return wrong("the request's body must be a JSON object");
-    return value;
-  }
-  Status give(const json::object& value) const {
-    return answer->send(200, json_type, json::serialize(value) + "\n");
-  }
-
-  Result<std::uint64_t> number(const std::string& name, std::uint64_t otherwise, std::uint64_t most) const {
-    const auto found = query.find(name);
-    if (found == query.end()) return otherwise;
-    const auto number = number_of<std::uint64_t>(found->second);
-    if (!number || *number > most)
-      return wrong(fmt::format("{} must be a whole number from 0 to {}", name, most));
-    return *number;
-  }
-  Result<bool> flag(const std::string& name) const {
-    const auto found = query.find(name);
-    if (found == query.end() || found->second == "false") return false;
-    if (found->second == "true" || found->second.empty()) return true;
-    return wrong(fmt::format("{} must be true or false", name));
-  }
-  Result<std::optional<WallTime>> time(const std::string& name) const {
-    const auto found = query.find(name);
-    if (found == query.end()) return std::optional<WallTime>();
-    std::optional<WallTime> time = parse_time(found->second);
-    if (!time) return wrong(fmt::format("{} must be a time as 2026-11-22T10:00:00Z", name));
-    return time;
-  }
-  Status only(std::initializer_list<std::string_view> known) const {
-    for (const auto& [name, value] : query) {
-      if (std::ranges::find(known, name) == known.end())
-        return wrong(fmt::format("the query's '{}' is not known here", printable(name)));
-    }
-    return {};
-  }
-  Result<ContainerKey> key(const json::value& body) const {
-    ContainerKey key;
-    DVDI_TRY(key.owner, text_member(body, "owner"));
-    if (key.owner.size() > spec::max_path_bytes) return wrong("owner: too long");
-    const json::value* id = json::find(body, "container_id");
-    if (id == nullptr) return wrong("container_id: a ContainerID is needed");
-    DVDI_TRY(key.id, spec::container_id_text(*id));
-    return key;
-  }
-};
 
 Routes::Routes(Parts parts) : parts_(std::move(parts)) {}
 
@@ -165,13 +56,21 @@ const std::vector<Routes::Route>& Routes::table() {
       {"GET", "/v1/events", &Routes::events, Action::read_events},
       {"GET", "/v1/events/verify", &Routes::verify_events, Action::verify_events},
       {"GET", "/v1/usage", &Routes::usage, Action::read_usage},
+      {"POST", "/v1/usage", &Routes::usage_with_prices, Action::read_usage},
       {"GET", "/v1/drivers", &Routes::drivers, Action::read_drivers},
       {"GET", "/v1/drivers/*/volumes", &Routes::driver_volumes, Action::read_drivers},
+      {"GET", "/v1/sinks", &Routes::sinks, Action::read_sinks},
+      {"GET", "/v1/sinks/*/compare", &Routes::compare_sink, Action::verify_events},
+      {"POST", "/v1/sinks/*/test", &Routes::test_sink, Action::change_sink},
+      {"POST", "/v1/sinks/*/pause", &Routes::pause_sink, Action::change_sink},
+      {"POST", "/v1/sinks/*/resume", &Routes::resume_sink, Action::change_sink},
+      {"POST", "/v1/sinks/*/replay", &Routes::replay_sink, Action::change_sink},
   };
   return routes;
 }
 
-void Routes::handle(const Context& context, http::IncomingRequest& request, http::Answer& answer) {
+void Routes::handle(const Context& context, http::IncomingRequest& request, http::Answer& to_send) {
+  CountedAnswer answer(to_send, parts_.requests);
   const std::string_view asked_trace = request.header("Dvdi-Trace-Id");
   const std::string trace = is_trace_id(asked_trace) ? std::string(asked_trace) : random_uuid();
   Context bounded = Context(context.clock(), trace).with_stop(context.stop()).with_caller(request.peer());
@@ -206,6 +105,7 @@ Status Routes::dispatch(Call& call) {
     if (!fits) continue;
     if (route.method == call.request->method() ||
         (route.method == "GET" && call.request->method() == "HEAD")) {
+      call.answer->is_for(route.method, route.path);
       // Nothing that a stranger sends is read.
       if (route.action && call.standing == Standing::stranger) DVDI_CHECK(permit(call, *route.action));
       return (this->*route.work)(call);
@@ -245,7 +145,7 @@ Status Routes::healthz(Call& call) {
 Status Routes::metrics(Call& call) {
   DVDI_CHECK(permit(call, Action::read_metrics));
   DVDI_TRY(const std::string text, parts_.metrics(*call.context));
-  return call.answer->send(200, "text/plain; version=0.0.4; charset=utf-8", text);
+  return call.answer->send(200, metrics_type, text);
 }
 
 Status Routes::recover(Call& call) {
@@ -577,14 +477,27 @@ Status Routes::usage(Call& call) {
   DVDI_CHECK(permit(call, Action::read_usage));
   DVDI_CHECK(call.only({"by", "since", "until"}));
   UsageQuery query;
-  if (const auto by = call.query.find("by"); by != call.query.end()) query.by = by->second;
+  if (const auto by = call.query.find("by"); by != call.query.end()) {
+    const auto keys = split(by->second, ',');
+    query.by.assign(keys.begin(), keys.end());
+  }
   DVDI_TRY(query.since, call.time("since"));
   DVDI_TRY(query.until, call.time("until"));
-  DVDI_TRY(const auto rows, parts_.api.usage(*call.context, query));
-  return call.give({{"by", query.by},
-                    {"since", query.since ? json::value(rfc3339(*query.since)) : json::value()},
-                    {"until", query.until ? json::value(rfc3339(*query.until)) : json::value()},
-                    {"rows", list(rows)}});
+  return give_usage(call, query);
+}
+
+Status Routes::usage_with_prices(Call& call) {
+  DVDI_CHECK(permit(call, Action::read_usage));
+  DVDI_TRY(const json::value body, call.body());
+  DVDI_TRY(const UsageQuery query, wire::usage_query_of(body));
+  return give_usage(call, query);
+}
+
+Status Routes::give_usage(Call& call, const UsageQuery& query) {
+  DVDI_TRY(const UsageReport report, parts_.api.usage(*call.context, query, {}));
+  DVDI_CHECK(call.answer->start(200, json_type));
+  return wire::write_report(report, query,
+                            [&](std::string_view piece) { return call.answer->write(*call.context, piece); });
 }
 
 Status Routes::drivers(Call& call) {

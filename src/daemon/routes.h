@@ -11,6 +11,7 @@
 
 #include "daemon/access.h"
 #include "daemon/api.h"
+#include "daemon/request_counts.h"
 #include "http/server.h"
 #include "spec/agent.h"
 
@@ -33,6 +34,7 @@ class Routes {
     std::function<Result<std::optional<MemberUser>>(const Context&, const std::string&)> find_user;
     std::function<void(const Context&, const Denial&)> denied;   // records a refusal
     std::function<Result<std::string>(const Context&)> metrics;  // Prometheus' text format
+    RequestCounts* requests = nullptr;                           // outlives this; counts each
     std::function<void()> changed;             // there may be something new to watch or to settle
     std::function<void(const Error&)> failed;  // an answer of 500 and above: for the log
   };
@@ -72,8 +74,16 @@ class Routes {
   Status follow_events(Call& call, std::uint64_t after);
   Status verify_events(Call& call);
   Status usage(Call& call);
+  Status usage_with_prices(Call& call);
+  Status give_usage(Call& call, const UsageQuery& query);
   Status drivers(Call& call);
   Status driver_volumes(Call& call);
+  Status sinks(Call& call);
+  Status compare_sink(Call& call);
+  Status test_sink(Call& call);
+  Status pause_sink(Call& call);
+  Status resume_sink(Call& call);
+  Status replay_sink(Call& call);
 
   // permission_denied, recorded, unless the caller may. `what` names what it is about.
   Status permit(Call& call, Action action, const std::string& owner = {}, const std::string& what = {});

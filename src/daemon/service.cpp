@@ -4,11 +4,16 @@
 
 #include "base/random.h"
 #include "daemon/metrics.h"
+#include "daemon/metrics_server.h"
 #include "isolator/ownership.h"
 
 namespace dvdi {
 
 namespace {
+
+// A scrape waits for the ledger no longer than that.
+constexpr Duration longest_look = std::chrono::seconds(5);
+constexpr Duration last_batch = std::chrono::seconds(3);  // of each sink, when the daemon ends
 
 // Of what the daemon holds to from its start to its end: tables and keys whose values are not those in force.
 std::vector<std::string> what_differs(const Config& read, const Config& in_force) {
@@ -29,10 +34,12 @@ std::vector<std::string> what_differs(const Config& read, const Config& in_force
   compare("[debts]", now.unmount_attempts == then.unmount_attempts && now.debt_backoff == then.debt_backoff &&
                          now.debt_backoff_cap == then.debt_backoff_cap &&
                          now.late_answer == then.late_answer);
+  compare("[retention]", read.retention == in_force.retention);
   compare("[secrets]", now.secret_options == then.secret_options);
   compare("[docker]",
           read.docker.roots == in_force.docker.roots && read.docker.settings == in_force.docker.settings);
   compare("[driver]", now.by_driver == then.by_driver && read.docker.by_name == in_force.docker.by_name);
+  compare("[sink]", read.sinks == in_force.sinks);
   return names;
 }
 
@@ -40,8 +47,11 @@ std::vector<std::string> what_differs(const Config& read, const Config& in_force
 
 Service::~Service() {
   // Nobody may call the engine any more before it goes.
+  metrics_server_.reset();
   server_.reset();
+  housekeeper_.reset();
   reconciler_.reset();
+  if (engine_) engine_->event_sinks().stop(Context().with_timeout(Duration::zero()));
 }
 
 Result<std::unique_ptr<Service>> Service::open(const Context& context, const Config& config, Parts parts) {
@@ -60,6 +70,11 @@ Result<std::unique_ptr<Service>> Service::open(const Context& context, const Con
                         .tidy = [&engine](const Context& call) { return engine.tidy(call); },
                         .say = service->parts_.info});
   DVDI_CHECK(service->reconciler_->start());
+  service->housekeeper_ = std::make_unique<Housekeeper>(Housekeeper::Parts{.ledger = engine.ledger(),
+                                                                           .retention = config.retention,
+                                                                           .sinks = sink_names(config.sinks),
+                                                                           .say = service->parts_.info},
+                                                        Context(context.clock(), random_uuid()));
   return service;
 }
 
@@ -81,19 +96,43 @@ Status Service::serve(UniqueFd listening) {
                     .denied = [this](const Context& context,
                                      const Denial& denial) { engine_->admission().record(context, denial); },
                     .metrics = [this](const Context& context) { return metrics(context); },
+                    .requests = &requests_,
                     .changed = [this] { reconciler_->wake(); },
                     .failed = [this](const Error& error) { parts_.warning(error.text()); }});
+  if (parts_.make_sink) {
+    const auto say = [this](const std::string& text) { parts_.warning(text); };
+    DVDI_CHECK(engine_->event_sinks().start(Context(), parts_.make_sink, say));
+  }
   DVDI_TRY(server_,
            http::Server::start(std::move(listening),
                                [this](const Context& context, http::IncomingRequest& request,
                                       http::Answer& answer) { routes_->handle(context, request, answer); }));
+  counted_ = server_.get();
+  show_metrics_at(config_.metrics_listen);
   return {};
+}
+
+void Service::show_metrics_at(const std::string& address) {
+  metrics_server_.reset();
+  if (address.empty()) return;
+  auto server =
+      serve_metrics(address, parts_.version, [this](const Context& context) { return metrics(context); });
+  if (!server) {
+    parts_.warning(fmt::format("metrics_listen: {}; all else is served", server.error().text()));
+    return;
+  }
+  metrics_server_ = *std::move(server);
+  parts_.info(fmt::format("metrics at http://{}/metrics, for whoever reaches it", address));
 }
 
 Result<std::vector<std::string>> Service::reload(const Config& config) {
   DVDI_TRY(const auto group, find_group(config.access.group));
   DVDI_CHECK(engine_->admission().load(config.access.policy_file));
+  // Also where it is the same: it may not have been free before.
+  if (routes_ && (config.metrics_listen != config_.metrics_listen || !metrics_server_))
+    show_metrics_at(config.metrics_listen);
   const Lock lock(mutex_);
+  config_.metrics_listen = config.metrics_listen;
   config_.access = config.access;
   config_.agent = config.agent;
   config_.drain_timeout = config.drain_timeout;
@@ -108,8 +147,11 @@ Duration Service::drain_timeout() {
 
 bool Service::drain(const Context& context) {
   const bool all = server_ == nullptr || server_->drain(context);
+  metrics_server_.reset();
   server_.reset();  // cancels the rest, and waits for its roll-back
+  counted_ = nullptr;
   reconciler_->stop(context);
+  engine_->event_sinks().stop(Context().with_timeout(last_batch));
   return all;
 }
 
@@ -124,16 +166,23 @@ spec::AgentRules Service::agent() {
 }
 
 Result<std::string> Service::metrics(const Context& context) {
-  DVDI_TRY(const auto containers, engine_->containers(context, false));
-  DVDI_TRY(const auto volumes, engine_->volumes(context, false));
-  DVDI_TRY(const auto drivers, engine_->drivers(context));
-  const auto call_times = engine_->manager().call_times();
-  return metrics_text({.containers = containers,
-                       .volumes = volumes.volumes,
-                       .drivers = drivers,
-                       .call_times = call_times,
-                       .connections = server_ ? server_->connections() : 0,
-                       .stuck_helpers = parts_.helpers.stuck()});
+  Ledger& ledger = engine_->ledger();
+  DVDI_TRY(LedgerFigures figures, ledger.figures(context.with_timeout(longest_look)));
+  DVDI_TRY(auto drivers, engine_->drivers(context));
+  DVDI_TRY(auto sinks, engine_->sinks(context.with_timeout(longest_look)));
+  const http::Server* server = counted_;
+  return metrics_text({.version = parts_.version,
+                       .ledger = std::move(figures),
+                       .writes = ledger.write_times(),
+                       .store = ledger.size(),
+                       .drivers = std::move(drivers),
+                       .call_times = engine_->manager().call_times(),
+                       .sinks = std::move(sinks),
+                       .now = context.clock().wall(),
+                       .helpers = parts_.helpers.counts(),
+                       .requests = requests_.counts(),
+                       .connections = server == nullptr ? 0 : server->connections(),
+                       .process = process_figures()});
 }
 
 }  // namespace dvdi

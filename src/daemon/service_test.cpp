@@ -2,10 +2,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <filesystem>
 
@@ -59,7 +61,7 @@ class ServiceTest : public testing::Test {
                                 {.helpers = helpers(),
                                  .version = "test",
                                  .info = [](std::string_view) {},
-                                 .warning = [](std::string_view) {}});
+                                 .warning = [this](std::string_view) { ++warnings_; }});
     ASSERT_TRUE(opened) << opened.error().text();
     service_ = *std::move(opened);
     auto socket = http::listen_unix(config_.socket, 0600);
@@ -101,6 +103,7 @@ class ServiceTest : public testing::Test {
     return request;
   }
 
+  std::atomic<std::size_t> warnings_ = 0;
   std::string folder_;
   Config config_;
   std::unique_ptr<Service> service_;
@@ -149,9 +152,9 @@ TEST_F(ServiceTest, AClientDoesWhatTheEngineDoes) {
   EXPECT_EQ(events->size(), verified->count);
   // Who asked is in what happened.
   EXPECT_THAT(events->back().json, HasSubstr(R"("peer":{"uid":0,)"));
-  const auto usage = client.usage(context_, {.by = "owner"});
-  ASSERT_TRUE(usage);
-  EXPECT_THAT(*usage, Contains(Field(&UsageRow::group, "run")));
+  const auto usage = client.usage(context_, {.by = {"owner", "day"}}, {});
+  ASSERT_TRUE(usage) << usage.error().text();
+  EXPECT_THAT(usage->rows, Contains(Field(&UsageRow::group, Contains("run"))));
   const auto drivers = client.drivers(context_);
   ASSERT_TRUE(drivers);
   EXPECT_THAT(*drivers, Contains(Field(&volume::DriverStatus::name, "local")));
@@ -173,6 +176,10 @@ TEST_F(ServiceTest, ErrorsAreProblemsThatSayWhatToDo) {
   EXPECT_EQ(get("/v1/containers?such=1").status, 400);
   EXPECT_EQ(get("/v1/events?after=x").status, 400);
   EXPECT_EQ(get("/v1/usage?by=colour").status, 400);
+  EXPECT_EQ(
+      post("/v1/usage", R"({"by": ["role"], "prices": {"currency": "EUR", "rules": [{"per_mount": 1}]}})")
+          .status,
+      400);
   EXPECT_EQ(call(http::Method::del, "/v1/volumes").status, 501);
   EXPECT_EQ(get("/v1/%zz").status, 400);
 }
@@ -245,6 +252,36 @@ TEST_F(ServiceTest, MetricsAndHealthAnswer) {
   const auto metrics = get("/metrics");
   EXPECT_EQ(metrics.status, 200);
   EXPECT_THAT(metrics.text, HasSubstr("dvdi_mounts{state=\"mounted\"} 0\n"));
+  EXPECT_THAT(metrics.text, HasSubstr("dvdi_build_info{version=\"test\"} 1\n"));
+  EXPECT_THAT(metrics.text,
+              HasSubstr("dvdi_http_requests_total{method=\"GET\",route=\"/healthz\",code=\"200\"} 1\n"));
+  EXPECT_THAT(metrics.text, HasSubstr("dvdi_http_requests_running "));
+}
+
+TEST_F(ServiceTest, MetricsOnTcpComeAndGoWithAReload) {
+  // Free a moment ago.
+  auto free = http::listen_tcp("127.0.0.1:0");
+  ASSERT_TRUE(free);
+  sockaddr_in at{};
+  socklen_t size = sizeof at;
+  ASSERT_EQ(::getsockname(free->get(), reinterpret_cast<sockaddr*>(&at), &size), 0);
+  Config changed = config_;
+  changed.metrics_listen = "127.0.0.1:" + std::to_string(ntohs(at.sin_port));
+  const auto status = [&] {
+    const auto answer = http::send(Context().with_timeout(std::chrono::seconds(60)),
+                                   {.url = "http://" + changed.metrics_listen}, {.path = "/metrics"});
+    return answer ? answer->status : 0;
+  };
+  const std::size_t warnings = warnings_;
+  // Somebody has it: the daemon serves all the same, and says so.
+  ASSERT_TRUE(service_->reload(changed));
+  EXPECT_EQ(warnings_, warnings + 1);
+  EXPECT_EQ(get("/healthz").status, 200);
+  free->reset();
+  ASSERT_TRUE(service_->reload(changed));
+  EXPECT_EQ(status(), 200);
+  ASSERT_TRUE(service_->reload(config_));
+  EXPECT_EQ(status(), 0);
 }
 
 TEST_F(ServiceTest, ReloadTakesOverWhatCanChange) {
@@ -279,6 +316,7 @@ TEST_F(ServiceTest, ReloadSaysEachTimeWhatNeedsARestart) {
       {"[docker]\nspec_dirs = ['/elsewhere']", "[docker]"},
       {"[docker]\nconnect_patience = 1", "[docker]"},
       {"[docker]\nplain_directories = true", "[docker]"},
+      {"[sink.x]\ntype = 'file'\npath = '/x'", "[sink]"},
       {"[driver.x]\nplain_directories = true", "[driver]"},
       {"[driver.x]\ncalls_at_once = 1", "[driver]"},
       {"[driver.x]\ndeadlines.get = 1", "[driver]"},

@@ -81,11 +81,40 @@ class Table {
       return {};
     });
   }
-  Status text(const char* key, std::string& into) {
+  // A text of digits, or a whole number; `parse` says what is wrong with it.
+  template <class T>
+  Status decimal(const char* key, std::optional<T>& into, Result<T> (*parse)(std::string_view)) {
+    return take(key, [&](const toml::value& value) -> Status {
+      if (value.is_floating())
+        return at(
+            value, file_,
+            fmt::format("{} is a floating-point number, which is not exact: write it as a text, in quotes",
+                        path(key)));
+      if (!value.is_string() && !value.is_integer())
+        return at(value, file_,
+                  fmt::format(R"({} must be a decimal number in quotes, such as "0.05")", path(key)));
+      const auto read = parse(value.is_string() ? value.as_string().str : std::to_string(value.as_integer()));
+      if (!read) return at(value, file_, fmt::format("{}: {}", path(key), read.error().message));
+      set<std::optional<T>>(key, into, *read);
+      return {};
+    });
+  }
+  Status mebibytes(const char* key, std::uint64_t& into) {
+    constexpr unsigned shift = 20;
+    auto read = static_cast<unsigned>(into >> shift);
+    DVDI_CHECK(number(key, read, 0, 1U << 30U));
+    into = std::uint64_t{read} << shift;
+    return {};
+  }
+  // `check` says what is wrong with one that is not empty.
+  Status text(const char* key, std::string& into,
+              const std::function<Status(const std::string&)>& check = {}) {
     return take(key, [&](const toml::value& value) -> Status {
       if (!value.is_string() || value.as_string().str.empty()) {
         return at(value, file_, fmt::format("{} must be a text", path(key)));
       }
+      if (const Status checked = check ? check(value.as_string().str) : Status(); !checked)
+        return at(value, file_, fmt::format("{}: {}", path(key), checked.error().text()));
       set(key, into, value.as_string().str);
       return {};
     });

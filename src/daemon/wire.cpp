@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 
 #include "base/time_text.h"
 
@@ -13,14 +12,6 @@ namespace dvdi::wire {
 namespace {
 
 json::value text_or_null(const std::string& text) { return text.empty() ? json::value() : json::value(text); }
-
-// Whole numbers as such: 3600 instead of 3.6E3.
-json::value number(double value) {
-  if (std::nearbyint(value) == value && std::abs(value) < 9007199254740992.0) {
-    return static_cast<std::int64_t>(value);
-  }
-  return value;
-}
 
 std::string text(const json::value& from, std::string_view name) {
   return std::string(json::text_or_empty(from, name));
@@ -33,14 +24,6 @@ Number whole(const json::value& from, std::string_view name) {
   boost::system::error_code error;
   const auto value = found->to_number<Number>(error);
   return error ? Number{} : value;
-}
-
-double real(const json::value& from, std::string_view name) {
-  const json::value* found = json::find(from, name);
-  if (found == nullptr || !found->is_number()) return 0;
-  boost::system::error_code error;
-  const auto value = found->to_number<double>(error);
-  return error ? 0 : value;
 }
 
 bool flag(const json::value& from, std::string_view name) {
@@ -247,28 +230,6 @@ VolumeView volume_view_of(const json::value& value) {
   return view;
 }
 
-json::object to_json(const UsageRow& row) {
-  return json::object{{"group", row.group},
-                      {"referenced_seconds", number(row.referenced_seconds)},
-                      {"mounted_seconds", number(row.mounted_seconds)},
-                      {"provisioned_seconds", number(row.provisioned_seconds)},
-                      {"referenced_gib_hours", number(row.referenced_gib_hours)},
-                      {"mounted_gib_hours", number(row.mounted_gib_hours)},
-                      {"provisioned_gib_hours", number(row.provisioned_gib_hours)},
-                      {"mounts", row.mounts}};
-}
-
-UsageRow usage_row_of(const json::value& value) {
-  return {.group = text(value, "group"),
-          .referenced_seconds = real(value, "referenced_seconds"),
-          .mounted_seconds = real(value, "mounted_seconds"),
-          .provisioned_seconds = real(value, "provisioned_seconds"),
-          .referenced_gib_hours = real(value, "referenced_gib_hours"),
-          .mounted_gib_hours = real(value, "mounted_gib_hours"),
-          .provisioned_gib_hours = real(value, "provisioned_gib_hours"),
-          .mounts = whole<std::uint64_t>(value, "mounts")};
-}
-
 json::object to_json(const Api::Verified& verified) {
   return json::object{{"intact", true},
                       {"count", verified.count},
@@ -306,7 +267,10 @@ json::object to_json(const volume::DriverStatus& status) {
       {"turned_away", status.turned_away},
       {"last_error", text_or_null(status.last_error)},
       {"last_error_time",
-       status.last_error_time ? json::value(rfc3339(*status.last_error_time)) : json::value()}};
+       status.last_error_time ? json::value(rfc3339(*status.last_error_time)) : json::value()},
+      {"state", driver_state_name(status.state)},
+      {"state_reason", text_or_null(status.state_reason)},
+      {"state_since", status.state_since ? json::value(rfc3339(*status.state_since)) : json::value()}};
 }
 
 volume::DriverStatus driver_status_of(const json::value& value) {
@@ -320,7 +284,11 @@ volume::DriverStatus driver_status_of(const json::value& value) {
                               .timeouts = whole<std::uint64_t>(value, "timeouts"),
                               .turned_away = whole<std::uint64_t>(value, "turned_away"),
                               .last_error = text(value, "last_error"),
-                              .last_error_time = {}};
+                              .last_error_time = {},
+                              .state = driver_state_of(text(value, "state")),
+                              .state_reason = text(value, "state_reason"),
+                              .state_since = {}};
+  status.state_since = parse_time(json::text_or_empty(value, "state_since"));
   status.last_error_time = parse_time(json::text_or_empty(value, "last_error_time"));
   return status;
 }
@@ -353,6 +321,66 @@ json::array to_json(const std::vector<volume::Adopted>& adopted) {
                                   {"reason", one.reason}});
   }
   return mounts;
+}
+
+json::object to_json(const Compared& compared) {
+  return json::object{{"same", compared.same},
+                      {"sequence", compared.sink.sequence},
+                      {"hash", text_or_null(compared.sink.hash)},
+                      {"first", compared.sink.first},
+                      {"count", compared.sink.count},
+                      {"not_told", text_or_null(compared.not_told)}};
+}
+
+Compared compared_of(const json::value& value) {
+  return {.sink = {.sequence = whole<std::uint64_t>(value, "sequence"),
+                   .hash = text(value, "hash"),
+                   .first = whole<std::uint64_t>(value, "first"),
+                   .count = whole<std::uint64_t>(value, "count")},
+          .same = flag(value, "same"),
+          .not_told = text(value, "not_told")};
+}
+
+json::object to_json(const SinkStatus& status) {
+  const auto number_or_null = [](std::uint64_t number) {
+    return number == 0 ? json::value() : json::value(number);
+  };
+  const auto time_or_null = [](const std::optional<WallTime>& time) {
+    return time ? json::value(rfc3339(*time)) : json::value();
+  };
+  return {{"name", status.name},
+          {"type", status.type},
+          {"where", status.where},
+          {"state", status.state},
+          {"paused", status.paused},
+          {"cursor", status.cursor},
+          {"behind", status.behind},
+          {"oldest", time_or_null(status.oldest)},
+          {"replay_until", number_or_null(status.replay_until)},
+          {"undelivered", number_or_null(status.undelivered)},
+          {"last_error", text_or_null(status.last_error)},
+          {"last_error_time", time_or_null(status.last_error_time)},
+          {"next_try", time_or_null(status.next_try)},
+          {"delivered_total", status.delivered_total},
+          {"failures_total", status.failures_total}};
+}
+
+SinkStatus sink_status_of(const json::value& value) {
+  return {.name = text(value, "name"),
+          .type = text(value, "type"),
+          .where = text(value, "where"),
+          .state = text(value, "state"),
+          .cursor = whole<std::uint64_t>(value, "cursor"),
+          .behind = whole<std::uint64_t>(value, "behind"),
+          .oldest = parse_time(text(value, "oldest")),
+          .replay_until = whole<std::uint64_t>(value, "replay_until"),
+          .undelivered = whole<std::uint64_t>(value, "undelivered"),
+          .paused = flag(value, "paused"),
+          .last_error = text(value, "last_error"),
+          .last_error_time = parse_time(text(value, "last_error_time")),
+          .next_try = parse_time(text(value, "next_try")),
+          .delivered_total = whole<std::uint64_t>(value, "delivered_total"),
+          .failures_total = whole<std::uint64_t>(value, "failures_total")};
 }
 
 json::object to_json(const volume::Recovered& recovered) {

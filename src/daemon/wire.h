@@ -24,14 +24,16 @@ json::object to_json(const ContainerView& view);
 ContainerView container_view_of(const json::value& value);
 json::object to_json(const VolumeView& view);
 VolumeView volume_view_of(const json::value& value);
-json::object to_json(const UsageRow& row);
-UsageRow usage_row_of(const json::value& value);
 json::object to_json(const Api::Verified& verified);  // {"intact", "count", "first", "last", "head"}
 Api::Verified verified_of(const json::value& value);
 json::object to_json(const volume::Release& release);
 volume::Release release_of(const json::value& value);
 json::object to_json(const volume::DriverStatus& status);
 volume::DriverStatus driver_status_of(const json::value& value);
+json::object to_json(const Compared& compared);
+Compared compared_of(const json::value& value);
+json::object to_json(const SinkStatus& status);
+SinkStatus sink_status_of(const json::value& value);
 json::object to_json(const volume::Recovered& recovered);
 json::array to_json(const std::vector<volume::Adopted>& adopted);
 json::array to_json(const std::vector<isolator::Owed>& owed);

@@ -84,12 +84,19 @@ TEST(Wire, ContainersAndVolumes) {
 }
 
 TEST(Wire, TheRest) {
-  same_after_a_round_trip(UsageRow{.group = "g", .referenced_seconds = 1.5, .mounts = 2}, usage_row_of);
   same_after_a_round_trip(Api::Verified{.count = 3, .first = 1, .last = 3, .head = "h"}, verified_of);
-  same_after_a_round_trip(volume::Release{.steps = {"a", "b"}, .left = "c"}, release_of);
   same_after_a_round_trip(
-      volume::DriverStatus{.name = "d", .running = 1, .last_error = "e", .last_error_time = WallTime()},
-      driver_status_of);
+      Compared{.sink = {.sequence = 7, .hash = "h", .first = 2, .count = 6}, .same = true, .not_told = "n"},
+      compared_of);
+  same_after_a_round_trip(volume::Release{.steps = {"a", "b"}, .left = "c"}, release_of);
+  same_after_a_round_trip(volume::DriverStatus{.name = "d",
+                                               .running = 1,
+                                               .last_error = "e",
+                                               .last_error_time = WallTime(),
+                                               .state = DriverState::slow,
+                                               .state_reason = "r",
+                                               .state_since = WallTime()},
+                          driver_status_of);
   EXPECT_EQ(
       json::serialize(to_json(volume::Recovered{.dropped = {"a"},
                                                 .kept = {{"b", "why"}},

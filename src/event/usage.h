@@ -2,32 +2,88 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "base/decimal.h"
+#include "event/prices.h"
 #include "store/ledger.h"
 
 namespace dvdi {
 
-struct UsageRow {
-  std::string group;  // the value that one groups by; "" where a container did not say
-  // Three figures that are never added to one another: a container referred to the volume, the volume was
-  // mounted on this node, the volume was known to exist. GiB-hours count only volumes whose size is known.
-  double referenced_seconds = 0, mounted_seconds = 0, provisioned_seconds = 0;
-  double referenced_gib_hours = 0, mounted_gib_hours = 0, provisioned_gib_hours = 0;
+inline constexpr std::size_t max_usage_keys = 8;
+inline constexpr std::size_t max_usage_groups = 1'000'000;
+inline constexpr unsigned seconds_decimals = 9;   // whole nanoseconds
+inline constexpr unsigned gib_hour_decimals = 9;  // see UsageFigure
+
+// What one groups by.
+struct UsageKey {
+  enum class What {
+    volume,
+    driver,
+    type,
+    owner,
+    framework,
+    role,
+    principal,
+    user,
+    container,
+    day,
+    hour,
+    label
+  } what = What::volume;
+  std::string label = {};  // whose value, of a label
+};
+
+// `volume`, `label:team` and so on: at least one, at most max_usage_keys, each once. invalid_argument, saying
+// which there are, for others.
+Result<std::vector<UsageKey>> usage_keys(const std::vector<std::string>& by);
+
+// Whole numbers, so that sums are the same whichever way one groups or cuts.
+struct UsageFigure {
+  Wide nanoseconds = 0;
+  // 10^-9 GiB-hours; 0 for a volume whose size is not known. Like the cost the difference of what was rounded
+  // from the interval's beginning to the end and to the begin of the piece: pieces add up to the whole.
+  Wide nano_gib_hours = 0;
+  Wide cost = 0;  // 10^-12 of the currency
+};
+
+// Three figures that are never added to one another: a container referred to the volume, the volume was
+// mounted on this node, the volume was known to exist. What they cost may be added.
+struct UsageSum {
+  UsageFigure referenced, mounted, provisioned;
   std::uint64_t mounts = 0;  // that began in the time of the report
+  Wide mounts_cost = 0;
+  Wide cost() const { return referenced.cost + mounted.cost + provisioned.cost + mounts_cost; }
+};
+
+struct UsageRow {
+  std::vector<std::string> group;  // a value for each key; "" where nobody said
+  UsageSum sum;
+};
+
+struct UsageReport {
+  std::vector<std::string> by;
+  std::string currency;        // "": without prices
+  std::vector<UsageRow> rows;  // in the order of their groups
+  UsageSum total;
 };
 
 struct UsageQuery {
-  // volume, driver, owner, framework, role, principal, user, container, day (UTC). A mount and a volume's
-  // existence belong to no container: grouped by what only containers have, they are in the group "".
-  std::string by = "volume";
-  std::optional<WallTime> since, until;  // until: now, if absent
+  // A mount and a volume's existence belong to no container: what only containers have is "" for them.
+  std::vector<std::string> by = {"volume"};
+  std::optional<WallTime> since = {}, until = {};  // until: now, if absent
+  std::optional<PriceList> prices = {};
+  std::size_t most_groups = max_usage_groups;  // resource_exhausted beyond
 };
 
-// One row a group, in the order of the group. invalid_argument for an unknown `by`. Added up in whole
-// nanoseconds and bytes: sums are the same whichever way one groups. Intervals still open count up to now.
-Result<std::vector<UsageRow>> usage_report(const Context& context, Ledger& ledger, const UsageQuery& query);
+// How many intervals were read, of how many; 0 of 0 where that is not known.
+using UsageProgress = std::function<void(std::uint64_t, std::uint64_t)>;
+
+// Intervals still open count up to now. A mount belongs to the group and the report of its beginning.
+Result<UsageReport> usage_report(const Context& context, Ledger& ledger, const UsageQuery& query,
+                                 const UsageProgress& progress = {});
 
 }  // namespace dvdi

@@ -55,6 +55,7 @@ struct Transfer {
   bool out_of_memory = false;
   bool header_too_long = false;
   std::size_t header_bytes = 0;
+  std::map<std::string, std::string, std::less<>> headers;
   std::string body;
 };
 
@@ -82,11 +83,28 @@ std::size_t on_body(char* data, std::size_t size, std::size_t count, void* user)
   return bytes;
 }
 
-std::size_t on_header(char* /*data*/, std::size_t size, std::size_t count, void* user) {
+void note_header(std::string_view line, std::map<std::string, std::string, std::less<>>& headers) {
+  if (line.starts_with("HTTP/")) return headers.clear();  // of another answer: the one before was a 1xx
+  const auto colon = line.find(':');
+  if (colon == std::string_view::npos) return;
+  std::string name(line.substr(0, colon));
+  for (char& c : name) {
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  }
+  headers[std::move(name)] = trim(line.substr(colon + 1));
+}
+
+std::size_t on_header(char* data, std::size_t size, std::size_t count, void* user) {
   auto& transfer = *static_cast<Transfer*>(user);
   transfer.header_bytes += size * count;
   if (transfer.header_bytes > transfer.limits->header_bytes) {
     transfer.header_too_long = true;
+    return CURL_WRITEFUNC_ERROR;
+  }
+  try {
+    note_header({data, size * count}, transfer.headers);
+  } catch (const std::bad_alloc&) {
+    transfer.out_of_memory = true;
     return CURL_WRITEFUNC_ERROR;
   }
   return size * count;
@@ -340,6 +358,7 @@ Result<Response> call(const Context& context, const Endpoint& endpoint, const Re
     return internal_failure(transfer, endpoint, "libcurl does not know the answer's status");
   }
   response.body = std::move(transfer.body);
+  response.headers = std::move(transfer.headers);
   return response;
 }
 

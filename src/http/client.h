@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstddef>
 #include <functional>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +20,7 @@ struct Tls {
   std::string cert_file = {};
   std::string key_file = {};
   bool insecure_skip_verify = false;
+  bool operator==(const Tls&) const = default;
 };
 
 struct Endpoint {
@@ -42,6 +44,8 @@ struct Request {
 struct Response {
   long status = 0;
   std::string body;
+  // Names in lower case; of one that came several times the last.
+  std::map<std::string, std::string, std::less<>> headers = {};
 };
 
 struct Limits {

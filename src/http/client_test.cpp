@@ -180,6 +180,18 @@ TEST_F(HttpClient, PostsOverAUnixSocket) {
                           testing::EndsWith("\r\n\r\n{\"x\":1}")));
 }
 
+TEST_F(HttpClient, TheHeadersAreThoseOfTheAnswerItself) {
+  serve_text(
+      "HTTP/1.1 103 Early Hints\r\nX-Early: 1\r\n\r\n"
+      "HTTP/1.1 429 Slow Down\r\nRETRY-after:  5 \r\nX-Two: a\r\nX-Two: b\r\nContent-Length: 0\r\n\r\n");
+  const auto answer = send(context(), endpoint(), {});
+  ASSERT_TRUE(answer) << answer.error().text();
+  EXPECT_EQ(answer->status, 429);
+  EXPECT_THAT(answer->headers,
+              testing::UnorderedElementsAre(testing::Pair("retry-after", "5"), testing::Pair("x-two", "b"),
+                                            testing::Pair("content-length", "0")));
+}
+
 TEST_F(HttpClient, GetsOverTcp) {
   std::string url;
   UniqueFd socket = bind_tcp(url);

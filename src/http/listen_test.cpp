@@ -1,3 +1,4 @@
+#include <netinet/in.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -85,6 +86,39 @@ TEST_F(Listen, APathThatCannotBeSaysWhy) {
   ASSERT_FALSE(nowhere);
   EXPECT_THAT(nowhere.error().message, testing::HasSubstr("No such file or directory"));
   EXPECT_FALSE(listen_unix("", 0600));
+}
+
+TEST_F(Listen, AnAddressOfTcpIsANumberAndAPort) {
+  for (const char* good : {"127.0.0.1:9799", "[::1]:9799", "0.0.0.0:1", "[::]:65535"})
+    EXPECT_TRUE(check_tcp_address(good)) << good;
+  for (const char* bad :
+       {"", ":9799", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:x", "127.0.0.1:1x",
+        "localhost:9799", "::1:9799", "[127.0.0.1]:9799", "[]:1", "127.0.0.1:-1"}) {
+    const auto checked = check_tcp_address(bad);
+    ASSERT_FALSE(checked) << bad;
+    EXPECT_EQ(code_name(checked.error().code), code_name(Code::invalid_argument));
+  }
+}
+
+TEST_F(Listen, WhoComesOverTcpIsNobody) {
+  auto listening = listen_tcp("127.0.0.1:0");
+  ASSERT_TRUE(listening) << listening.error().text();
+  sockaddr_in address{};
+  socklen_t size = sizeof(address);
+  ASSERT_EQ(::getsockname(listening->get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
+  std::uint32_t uid = 0;
+  auto server =
+      Server::start(std::move(*listening), [&](const Context&, IncomingRequest& request, Answer& answer) {
+        uid = request.peer().uid;
+        std::ignore = answer.send(200, "text/plain", "hello");
+      });
+  ASSERT_TRUE(server) << server.error().text();
+  const auto answer = send(Context().with_timeout(std::chrono::seconds(60)),
+                           {.url = fmt::format("http://127.0.0.1:{}", ntohs(address.sin_port))}, {});
+  server->reset();
+  ASSERT_TRUE(answer) << answer.error().text();
+  EXPECT_EQ(answer->body, "hello");
+  EXPECT_EQ(uid, UINT32_MAX);
 }
 
 }  // namespace

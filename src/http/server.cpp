@@ -56,9 +56,11 @@ Status check_listening(int socket) {
     socklen_t size = sizeof(value);
     return ::getsockopt(socket, SOL_SOCKET, name, &value, &size) == 0 ? value : -1;
   };
-  if (option(SO_DOMAIN) != AF_UNIX || option(SO_TYPE) != SOCK_STREAM || option(SO_ACCEPTCONN) != 1) {
+  const int domain = option(SO_DOMAIN);
+  const bool known = domain == AF_UNIX || domain == AF_INET || domain == AF_INET6;
+  if (!known || option(SO_TYPE) != SOCK_STREAM || option(SO_ACCEPTCONN) != 1) {
     return fail({.code = Code::invalid_argument,
-                 .message = "serve HTTP: the descriptor is not a listening Unix stream socket"});
+                 .message = "serve HTTP: the descriptor is not a listening stream socket"});
   }
   return {};
 }
@@ -66,9 +68,13 @@ Status check_listening(int socket) {
 Caller peer_of(int socket) {
   ucred credentials{};
   socklen_t size = sizeof(credentials);
-  // Cannot fail on a connected Unix socket; nobody in particular if it ever does, never root.
-  if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0)
-    return {.uid = UINT32_MAX, .gid = UINT32_MAX, .pid = 0};
+  const Caller nobody{.uid = UINT32_MAX, .gid = UINT32_MAX, .pid = 0};
+  int domain = 0;
+  socklen_t domain_size = sizeof(domain);
+  // The kernel knows who connected a Unix socket, and cannot fail to say so.
+  if (::getsockopt(socket, SOL_SOCKET, SO_DOMAIN, &domain, &domain_size) != 0 || domain != AF_UNIX ||
+      ::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0)
+    return nobody;
   return {.uid = credentials.uid, .gid = credentials.gid, .pid = credentials.pid};
 }
 

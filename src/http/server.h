@@ -1,4 +1,5 @@
-// An HTTP/1.1 server on a Unix socket: a thread a connection, everything bounded.
+// An HTTP/1.1 server on a Unix socket, or on TCP for what everybody may read: a thread a connection,
+// everything bounded.
 #pragma once
 
 #include <functional>
@@ -22,7 +23,8 @@ class IncomingRequest {
   virtual const std::string& query() const = 0;   // without `?`
   // "" where it is absent. Names are compared without regard to case.
   virtual std::string_view header(std::string_view name) const = 0;
-  virtual const Caller& peer() const = 0;  // who is connected, as the kernel says
+  // Who is connected, as the kernel says; over TCP nobody in particular (uid UINT32_MAX), never root.
+  virtual const Caller& peer() const = 0;
   virtual int peer_socket()
       const = 0;  // to ask the kernel for more about the peer (getsockopt), nothing else
   // The next piece of the body, at most `most` bytes; "" at its end. Errors: io (the connection broke, or the
@@ -67,10 +69,14 @@ struct ServerLimits {
 // The socket at `path`: one that nobody listens on any more is replaced; already_exists if somebody does.
 Result<UniqueFd> listen_unix(const std::string& path, unsigned mode);
 
+// On TCP: "127.0.0.1:9799", "[::1]:9799". Port 0: one that is free.
+Result<UniqueFd> listen_tcp(const std::string& address);
+Status check_tcp_address(const std::string& address);  // invalid_argument where it is none
+
 // Thread-safe.
 class Server {
  public:
-  // Takes over a listening Unix stream socket and serves until it is destroyed.
+  // Takes over a listening stream socket, Unix or TCP, and serves until it is destroyed.
   static Result<std::unique_ptr<Server>> start(UniqueFd listening, Handler handler,
                                                const ServerLimits& limits = {},
                                                const Clock& clock = system_clock());

@@ -12,6 +12,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <set>
 
 #include "base/sync.h"
 #include "linux/helper_wire.h"
@@ -368,6 +369,21 @@ unsigned HelperPool::stuck() const {
   const Lock lock(state_->mutex);
   state_->forget_ended();
   return static_cast<unsigned>(state_->killed.size());
+}
+
+HelperPool::Counts HelperPool::counts() const {
+  const BootTime now = system_clock().boot();
+  const Lock lock(state_->mutex);
+  state_->forget_ended();
+  Counts counts{.idle = static_cast<unsigned>(state_->idle.size()), .busy = state_->busy};
+  std::set<std::string_view> keys;
+  for (const KilledHelper& one : state_->killed) {
+    if (now - one.killed_at < time_to_die) continue;
+    ++counts.stuck;
+    if (!one.work.key.empty()) keys.insert(one.work.key);
+  }
+  counts.fenced = static_cast<unsigned>(keys.size());
+  return counts;
 }
 
 std::optional<HelperPool::Stuck> HelperPool::fenced(const Context& context, std::string_view key) const {

@@ -54,6 +54,12 @@ class HelperPool {
   };
   std::vector<Stuck> stuck_helpers() const;
   unsigned stuck() const;  // how many
+  struct Counts {
+    unsigned idle = 0, busy = 0;
+    unsigned stuck = 0;   // of those that were killed: without those that die just now
+    unsigned fenced = 0;  // different keys of them
+  };
+  Counts counts() const;  // waits for nothing
   // The one that fences `key`, if there is one. Waits some milliseconds where it was killed just now: most go
   // at once.
   std::optional<Stuck> fenced(const Context& context, std::string_view key) const;

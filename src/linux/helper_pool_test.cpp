@@ -72,6 +72,26 @@ std::unique_ptr<HelperPool> pool(HelperPool::Limits limits = {}) {
   return started ? *std::move(started) : nullptr;
 }
 
+TEST(HelperPool, CountsItsHelpers) {
+  const auto helpers = pool();
+  EXPECT_EQ(helpers->counts().idle, 0U);
+  ASSERT_TRUE(helpers->run(Context(), "echo", echo, ""));
+  EXPECT_EQ(helpers->counts().idle, 1U);
+  std::stop_source stop;
+  std::thread works([&] {
+    static_cast<void>(helpers->run(Context().with_stop(stop.get_token()), "wait", forever, "", "d/v"));
+  });
+  while (helpers->counts().busy == 0) std::this_thread::yield();
+  EXPECT_EQ(helpers->counts().idle, 0U);
+  stop.request_stop();
+  works.join();
+  const auto counts = helpers->counts();
+  EXPECT_EQ(counts.busy, 0U);
+  // It was killed just now: to die takes a moment, and is no reason for alarm.
+  EXPECT_EQ(counts.stuck, 0U);
+  EXPECT_EQ(counts.fenced, 0U);
+}
+
 TEST(HelperPool, RunsAFunctionInAnotherProcess) {
   const auto helpers = pool();
   EXPECT_EQ(helpers->run(Context(), "echo", echo, "hello").value(), "hello");

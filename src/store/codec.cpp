@@ -58,6 +58,23 @@ Attribution attribution_of(const std::string& text) {
   return out;
 }
 
+std::string labels_json(const Attribution& attribution) {
+  if (attribution.labels.empty()) return {};
+  json::object labels;
+  for (const auto& [key, text] : attribution.labels) labels[key] = text;
+  return json::serialize(labels);
+}
+
+std::vector<std::pair<std::string, std::string>> labels_of(const std::string& text) {
+  std::vector<std::pair<std::string, std::string>> out;
+  const json::value from = parsed(text);
+  if (!from.is_object()) return out;
+  for (const auto& label : from.get_object()) {
+    if (label.value().is_string()) out.emplace_back(label.key(), label.value().get_string());
+  }
+  return out;
+}
+
 std::string to_json(const std::vector<ReferenceRow::Use>& uses) {
   json::array out;
   for (const auto& use : uses) {

@@ -4,6 +4,8 @@
 #include <SQLiteCpp/SQLiteCpp.h>
 
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/json.h"
 #include "store/types.h"
@@ -12,6 +14,9 @@ namespace dvdi {
 
 std::string to_json(const Attribution& attribution);
 Attribution attribution_of(const std::string& text);
+// An object; "" where there are none. Of several with one key the last counts, as in events.
+std::string labels_json(const Attribution& attribution);
+std::vector<std::pair<std::string, std::string>> labels_of(const std::string& text);
 std::string to_json(const std::vector<ReferenceRow::Use>& uses);
 std::vector<ReferenceRow::Use> uses_of(const std::string& text);
 std::string to_json(const StoredIdentity& identity);

@@ -68,10 +68,12 @@ Error database_error(std::string_view what, const SQLite::Exception& exception) 
   return error;
 }
 
-Result<std::unique_ptr<Connection>> Connection::open(const std::string& path, bool read_only) {
+Result<std::unique_ptr<Connection>> Connection::open(const std::string& path, bool read_only,
+                                                     bool one_thread) {
   const std::string what = fmt::format("open {}", path);
   return guarded(what, [&] {
-    const int flags = (read_only ? SQLite::OPEN_READONLY : SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE);
+    const int flags = (read_only ? SQLite::OPEN_READONLY : SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE) |
+                      (one_thread ? SQLite::OPEN_NOMUTEX : 0);
     SQLite::Database database(path, flags, 10'000);
     configure(database, read_only);
     return std::unique_ptr<Connection>(new Connection(std::move(database)));

@@ -15,7 +15,9 @@ namespace dvdi {
 
 class Connection {
  public:
-  static Result<std::unique_ptr<Connection>> open(const std::string& path, bool read_only);
+  // `one_thread`: no other thread ever uses it, so that no call locks anything.
+  static Result<std::unique_ptr<Connection>> open(const std::string& path, bool read_only,
+                                                  bool one_thread = false);
 
   // The statement, ready to bind: kept, reset and without bindings. The text must be a literal.
   SQLite::Statement& statement(const char* sql);

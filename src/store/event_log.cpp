@@ -49,7 +49,7 @@ json::object data_of(const Event& event) {
 std::string subject_of(const Event& event) {
   if (event.volume) return "volume/" + event.volume->text();
   if (event.container) return "container/" + event.container->text();
-  return {};
+  return event.subject;
 }
 
 }  // namespace
@@ -103,11 +103,37 @@ Status EventVerifier::next(const StoredEvent& event) {
     return broken("it does not follow the one before it: the chain is broken");
   if (event.sequence == 1 && previous != genesis_hash())
     return broken("the first event must follow no other");
-  if (count_ == 0) first_ = event.sequence;
+  if (count_ == 0) {
+    first_ = event.sequence;
+    before_first_ = previous;
+  }
+  if (json::text_or_empty(body, "type") == events_cut_type) note_cut(body);
   last_ = event.sequence;
   head_ = event.hash;
   ++count_;
   return {};
+}
+
+void EventVerifier::note_cut(const json::value& body) {
+  const json::value* data = json::find(body, "data");
+  const json::value* last = data == nullptr ? nullptr : json::find(*data, "last");
+  if (last == nullptr || !last->is_int64() || last->get_int64() < 0) return;
+  cut_at_ = static_cast<std::uint64_t>(last->get_int64());
+  cut_head_ = json::text_or_empty(*data, "head");
+}
+
+Status EventVerifier::finish() const {
+  if (count_ == 0 || first_ == 1) return {};
+  if (cut_at_ == first_ - 1 && cut_head_ == before_first_) return {};
+  const std::uint64_t missing = cut_at_.value_or(0) + 1;
+  return Error{
+      .code = Code::corrupted,
+      .message =
+          missing < first_
+              ? fmt::format("events {} to {} are missing at the beginning", missing, first_ - 1)
+              : fmt::format("the first event is number {}, which does not follow what retention took away",
+                            first_),
+      .hint = "somebody removed the oldest events: compare with a sink outside this node"};
 }
 
 }  // namespace dvdi

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
+
 #include "base/failpoint.h"
 #include "base/random.h"
 #include "base/sync.h"
@@ -22,8 +24,14 @@ struct Ledger::State {
   Mutex counting;
   Condition counted;
   std::uint64_t written = 0;
+  WriteTimes times;  // under `counting`, as is `written`
   Mutex reading;
   std::unique_ptr<Connection> reader;
+  Mutex reading_long;
+  Condition read_long;
+  unsigned long_reads = 0;
+  Mutex looking;
+  std::unique_ptr<Connection> looker;  // for figures(): made for the first one
 };
 
 namespace {
@@ -66,6 +74,17 @@ class EndStatements {
  private:
   Connection& connection_;
 };
+
+constexpr unsigned most_long_reads = 2;
+
+Status read_on(Connection& connection, std::string_view what, const std::function<Status(Reader&)>& work) {
+  return guarded(what, [&]() -> Status {
+    const SQLite::Transaction scope(connection.database());
+    const EndStatements end(connection);
+    Reader reader(connection);
+    return work(reader);
+  });
+}
 
 }  // namespace
 
@@ -111,29 +130,74 @@ Moment Ledger::now(const Clock& clock) const {
   return {.wall = clock.wall(), .boot = clock.boot(), .boot_id = state_->boot_id};
 }
 
+const std::vector<Duration>& write_time_bounds() {
+  using std::chrono::microseconds;
+  using std::chrono::milliseconds;
+  using std::chrono::seconds;
+  static const std::vector<Duration> bounds = {
+      microseconds(100),  microseconds(500), milliseconds(1),   milliseconds(2),
+      milliseconds(5),    milliseconds(10),  milliseconds(25),  milliseconds(50),
+      milliseconds(100),  milliseconds(250), milliseconds(500), seconds(1),
+      milliseconds(2500), seconds(5),        seconds(10),       seconds(60)};
+  return bounds;
+}
+
+WriteTimes Ledger::write_times() const {
+  const Lock lock(state_->counting);
+  return state_->times;
+}
+
+StoreSize Ledger::size() const {
+  const auto bytes_of = [](const std::string& path) -> std::uint64_t {
+    std::error_code error;
+    const std::uintmax_t size = std::filesystem::file_size(path, error);
+    return error ? 0 : size;
+  };
+  std::error_code error;
+  const auto space = std::filesystem::space(std::filesystem::path(state_->path).parent_path(), error);
+  return {.database_bytes = bytes_of(state_->path),
+          .log_bytes = bytes_of(state_->path + "-wal"),
+          .free_bytes = error ? 0 : space.available};
+}
+
 Status Ledger::write(const Context& context, std::string_view what,
                      const std::function<Status(Transaction&)>& work) {
   DVDI_CHECK(context.check(what));
+  const Clock& clock = system_clock();
+  const BootTime asked = clock.boot();
+  Duration waited{};
+  bool working = false;  // in `work`: what fails then is not counted here
   const Lock lock(state_->writing);
   Connection& connection = *state_->writer;
   connection.wait_for_locks(context);
   auto done = guarded(what, [&]() -> Status {
     // Rolls back when it goes out of scope without a commit.
     SQLite::Transaction scope(connection.database(), SQLite::TransactionBehavior::IMMEDIATE);
+    waited = clock.boot() - asked;
     const EndStatements end(connection);
     Transaction transaction(connection, now(context.clock()), state_->node_id, context.caller());
+    working = true;
     DVDI_CHECK(work(transaction));
+    working = false;
     DVDI_CHECK(note_boot(connection, transaction.now()));
     failpoint("store.commit.before", what);
+    const BootTime begun = clock.boot();
     scope.commit();
+    const Duration took = clock.boot() - begun;
     failpoint("store.commit.after", what);
     {
       const Lock counting(state_->counting);
       ++state_->written;
+      state_->times.wait.add(write_time_bounds(), waited);
+      state_->times.commit.add(write_time_bounds(), took);
     }
     state_->counted.notify_all();
     return {};
   });
+  if (!done && !working) {
+    const Lock counting(state_->counting);
+    ++state_->times.failures;
+  }
   if (!done && done.error().code == Code::corrupted) suspect(state_->path);
   return done;
 }
@@ -144,14 +208,54 @@ Status Ledger::read(const Context& context, std::string_view what,
   const Lock lock(state_->reading);
   Connection& connection = *state_->reader;
   connection.wait_for_locks(context);
-  auto done = guarded(what, [&]() -> Status {
-    const SQLite::Transaction scope(connection.database());
-    const EndStatements end(connection);
-    Reader reader(connection);
-    return work(reader);
-  });
+  auto done = read_on(connection, what, work);
   if (!done && done.error().code == Code::corrupted) suspect(state_->path);
   return done;
+}
+
+Status Ledger::read_long(const Context& context, std::string_view what,
+                         const std::function<Status(Reader&)>& work) {
+  {
+    Lock lock(state_->reading_long);
+    DVDI_CHECK(
+        state_->read_long.wait(context, lock, [&] { return state_->long_reads < most_long_reads; }, what));
+    ++state_->long_reads;
+  }
+  struct Place {
+    State& state;
+    ~Place() {
+      {
+        const Lock lock(state.reading_long);
+        --state.long_reads;
+      }
+      state.read_long.notify_all();
+    }
+  };
+  const Place place{*state_};
+  // Opened for this one: what it has read is not kept in memory afterwards.
+  auto done = [&]() -> Status {
+    DVDI_TRY(const auto connection, Connection::open(state_->path, true, true));
+    connection->wait_for_locks(context);
+    return read_on(*connection, what, work);
+  }();
+  if (!done && done.error().code == Code::corrupted) suspect(state_->path);
+  return done;
+}
+
+Result<LedgerFigures> Ledger::figures(const Context& context) {
+  constexpr std::string_view what = "count what is in the ledger";
+  DVDI_CHECK(context.check(what));
+  const Lock lock(state_->looking);
+  if (!state_->looker) {
+    DVDI_TRY(state_->looker, Connection::open(state_->path, true));
+  }
+  Connection& connection = *state_->looker;
+  connection.wait_for_locks(context);
+  return guarded(what, [&]() -> Result<LedgerFigures> {
+    const SQLite::Transaction scope(connection.database());
+    const EndStatements end(connection);
+    return Reader(connection).figures(now(context.clock()));
+  });
 }
 
 }  // namespace dvdi

@@ -9,24 +9,15 @@
 #include <vector>
 
 #include "base/context.h"
+#include "base/histogram.h"
 #include "store/event_log.h"
+#include "store/figures.h"
 #include "store/types.h"
+#include "store/usage_interval.h"
 
 namespace dvdi {
 
 class Connection;
-
-// One piece of time that is billed.
-struct UsageInterval {
-  enum class Kind { referenced, mounted, provisioned } kind = Kind::referenced;
-  VolumeKey volume;
-  ContainerKey container = {};   // of a reference; empty otherwise
-  Attribution attribution = {};  // of a reference (labels are not kept)
-  std::optional<std::uint64_t> size_bytes = {};
-  WallTime start = {};
-  Duration duration = {};  // an open interval's up to now, or to what was last seen of its boot
-  bool open = false;
-};
 
 // Reads of one consistent state.
 class Reader {
@@ -55,16 +46,42 @@ class Reader {
   Result<std::vector<ContainerKey>> staged_leftovers(const std::string& boot_id);
   Result<std::optional<VolumeRow>> volume(const VolumeKey& volume);
   Result<std::vector<VolumeRow>> volumes();
+  Result<std::optional<SinkRow>> sink(const std::string& name);
+  Result<std::vector<SinkRow>> sinks();
+  Result<std::optional<DriverRow>> driver(const std::string& name);
+  Result<std::vector<DriverRow>> drivers();
+  Result<bool> has_volumes_of(const std::string& driver);  // known or mounted ones
   // A fact of the whole ledger; "" where it is not there.
   Result<std::string> meta(const std::string& name);
-  Result<std::vector<StoredEvent>> events(std::uint64_t after, std::size_t limit);
+  // Oldest first; beyond the first no more than `most_bytes` of bodies.
+  Result<std::vector<StoredEvent>> events(std::uint64_t after, std::size_t limit,
+                                          std::size_t most_bytes = SIZE_MAX);
+  // All of that type that are there: reads all events.
+  Result<std::vector<StoredEvent>> events_of_type(std::string_view type);
+  // The oldest event that is there, the newest, and how large all of them are; nullopt where there is none.
+  struct EventSpan {
+    std::uint64_t first = 0, last = 0;
+    std::uint64_t bytes = 0;
+  };
+  Result<std::optional<EventSpan>> event_span();
+  // The first event that was written at `since` or later; 0: none. Wall clocks may jump: those before it are
+  // all older, those after it perhaps, too.
+  Result<std::uint64_t> first_event_since(WallTime since);
+  // The last event that goes when the oldest are taken away until at most `bytes` are left; 0: none needs to.
+  Result<std::uint64_t> last_event_beyond(std::uint64_t bytes);
   // The number and hash of the newest event; 0 and the genesis hash if there is none.
   Result<std::pair<std::uint64_t, std::string>> head();
   // The highest number that an event ever had, also if it was removed.
   Result<std::uint64_t> highest_event();
-  // Intervals that overlap [since, until); `visit` returns false to stop.
-  Status usage(const Moment& now, WallTime since, WallTime until,
-               const std::function<bool(const UsageInterval&)>& visit);
+  // Counts and sums of the whole ledger, in a few statements that read no big table.
+  Result<LedgerFigures> figures(const Moment& now);
+  // Intervals that overlap [since, until) or begin in it, in no order. `visit` returns false to stop, and so
+  // does `look`, which is called now and then with how many were read, also of those that are not visited.
+  Status usage(const Moment& now, WallTime since, WallTime until, const UsageColumns& columns,
+               const std::function<bool(const UsageRecord&)>& visit,
+               const std::function<bool(std::uint64_t)>& look = {});
+  Result<std::uint64_t> usage_intervals();  // how many there are, of any time: to show how far a report is
+  Result<bool> has_usage_before(WallTime time);  // closed intervals that ended before that
 
  protected:
   Connection* connection_;
@@ -92,8 +109,14 @@ class Transaction : public Reader {
   Status erase_foreign(const VolumeKey& volume);
   Status put(const VolumeRow& row);
   Status erase_volume(const VolumeKey& volume);
+  Status put(const SinkRow& row);
+  Status put(const DriverRow& row);
   Status put_meta(const std::string& name, const std::string& value);
 
+  // Those up to that number. Who does it records events_cut_type in the same transaction.
+  Status erase_events(std::uint64_t up_to);
+  // Up to `most` closed intervals that ended before that; how many they were.
+  Result<std::uint64_t> erase_usage(WallTime before, std::size_t most);
   Status record(const Event& event);  // names the context's caller, if it has one
 
   Status open_usage(const UsageInterval& interval);
@@ -105,6 +128,15 @@ class Transaction : public Reader {
   const std::string* node_id_;
   std::optional<Caller> caller_;
 };
+
+// How the transactions of this process went. By the machine's clock: it is about locks and the disk.
+struct WriteTimes {
+  Histogram wait;              // for the writer's lock, other processes included
+  Histogram commit;            // until the transaction was durable
+  std::uint64_t failures = 0;  // of these two; what the work itself refuses is none
+};
+// Of the buckets of WriteTimes: 100 us to 60 s.
+const std::vector<Duration>& write_time_bounds();
 
 // Thread-safe.
 class Ledger {
@@ -120,10 +152,18 @@ class Ledger {
   Status write(const Context& context, std::string_view what,
                const std::function<Status(Transaction&)>& work);
   Status read(const Context& context, std::string_view what, const std::function<Status(Reader&)>& work);
+  // A read that takes long: on a connection of its own, so that no other read waits for it. Two of them at a
+  // time; one more waits.
+  Status read_long(const Context& context, std::string_view what, const std::function<Status(Reader&)>& work);
 
   // How often this process has written; wait_written returns when that is more than `seen`.
   std::uint64_t written() const;
   Status wait_written(const Context& context, std::uint64_t seen);
+
+  // By a connection of its own: whoever looks at the figures waits for no long report.
+  Result<LedgerFigures> figures(const Context& context);
+  WriteTimes write_times() const;
+  StoreSize size() const;
 
   const std::string& node_id() const;
   const std::string& boot_id() const;

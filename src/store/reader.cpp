@@ -104,7 +104,12 @@ MountRow read_mount(SQLite::Statement& statement) {
     row.unanswered = columns.boot();
   }
   row.folder = columns.text();
-  if (!columns.is_null()) row.driver_id = columns.text();
+  if (columns.is_null()) {
+    columns.skip();
+  } else {
+    row.driver_id = columns.text();
+  }
+  row.has_secrets = columns.flag();
   return row;
 }
 
@@ -168,6 +173,38 @@ VolumeRow read_volume(SQLite::Statement& statement) {
   row.created_by_us = columns.flag();
   row.size_bytes = size_of(columns);
   row.since = columns.moment();
+  row.type = columns.text();
+  row.has_secrets = columns.flag();
+  return row;
+}
+
+StoredEvent read_event(SQLite::Statement& statement) {
+  Columns columns(statement);
+  StoredEvent event;
+  event.sequence = static_cast<std::uint64_t>(columns.number());
+  event.body = columns.text();
+  event.hash = columns.text();
+  return event;
+}
+
+SinkRow read_sink(SQLite::Statement& statement) {
+  Columns columns(statement);
+  SinkRow row;
+  row.name = columns.text();
+  row.cursor = static_cast<std::uint64_t>(columns.number());
+  row.replay_until = static_cast<std::uint64_t>(columns.number());
+  row.undelivered = static_cast<std::uint64_t>(columns.number());
+  row.paused = columns.flag();
+  return row;
+}
+
+DriverRow read_driver(SQLite::Statement& statement) {
+  Columns columns(statement);
+  DriverRow row;
+  row.name = columns.text();
+  row.state = driver_state_of(columns.text());
+  row.reason = columns.text();
+  row.since = columns.moment();
   return row;
 }
 
@@ -213,7 +250,7 @@ constexpr const char* container_sql = "SELECT " DVDI_CONTAINER_COLUMNS
 // Every query of mounts: what read_mount() reads, in its order.
 #define DVDI_MOUNT_COLUMNS                                                                             \
   "driver, volume, mount_id, state, pending, mount_point, identity, boot_id, since_wall, since_boot, " \
-  "mounted_wall, mounted_boot, note, unanswered_boot, folder, driver_id"
+  "mounted_wall, mounted_boot, note, unanswered_boot, folder, driver_id, has_secrets"
 constexpr const char* mounts_sql = "SELECT " DVDI_MOUNT_COLUMNS " FROM mounts";
 constexpr const char* unreferenced_mounts_sql =
     "SELECT " DVDI_MOUNT_COLUMNS
@@ -253,19 +290,40 @@ constexpr const char* foreign_sql =
     "SELECT driver, volume, mount_point, evidence, boot_id, since_wall, since_boot FROM foreign_holders "
     "WHERE driver = ? AND volume = ?";
 constexpr const char* volumes_sql =
-    "SELECT driver, volume, created_by_us, size_bytes, boot_id, since_wall, since_boot FROM volumes";
+    "SELECT driver, volume, created_by_us, size_bytes, boot_id, since_wall, since_boot, type, has_secrets "
+    "FROM volumes";
 constexpr const char* volume_sql =
-    "SELECT driver, volume, created_by_us, size_bytes, boot_id, since_wall, since_boot FROM volumes "
-    "WHERE driver = ? AND volume = ?";
+    "SELECT driver, volume, created_by_us, size_bytes, boot_id, since_wall, since_boot, type, has_secrets "
+    "FROM volumes WHERE driver = ? AND volume = ?";
+constexpr const char* sink_sql =
+    "SELECT name, cursor, replay_until, undelivered, paused FROM sinks WHERE name = ?";
+constexpr const char* sinks_sql =
+    "SELECT name, cursor, replay_until, undelivered, paused FROM sinks ORDER BY name";
+constexpr const char* driver_sql =
+    "SELECT name, state, reason, boot_id, since_wall, since_boot FROM drivers WHERE name = ?";
+constexpr const char* has_volumes_sql =
+    "SELECT 1 FROM volumes WHERE driver = ?1 UNION ALL SELECT 1 FROM mounts WHERE driver = ?1 AND state <> "
+    "'mounting' LIMIT 1";
+constexpr const char* drivers_sql =
+    "SELECT name, state, reason, boot_id, since_wall, since_boot FROM drivers ORDER BY name";
 constexpr const char* events_sql =
     "SELECT sequence, body, hash FROM events WHERE sequence > ? ORDER BY sequence LIMIT ?";
+constexpr const char* events_of_type_sql =
+    "SELECT sequence, body, hash FROM events WHERE json_extract(body, '$.type') = ? ORDER BY sequence";
+constexpr const char* first_event_sql =
+    "SELECT sequence, total_bytes, length(CAST(body AS BLOB)) + length(hash) FROM events "
+    "ORDER BY sequence LIMIT 1";
+constexpr const char* last_event_sql =
+    "SELECT sequence, total_bytes FROM events ORDER BY sequence DESC LIMIT 1";
+constexpr const char* since_sql = "SELECT sequence FROM events WHERE wall >= ? ORDER BY sequence LIMIT 1";
+constexpr const char* total_sql =
+    "SELECT sequence, total_bytes FROM events WHERE sequence <= ? ORDER BY sequence DESC LIMIT 1";
 constexpr const char* head_sql = "SELECT sequence, hash FROM events ORDER BY sequence DESC LIMIT 1";
 constexpr const char* highest_sql = "SELECT seq FROM sqlite_sequence WHERE name = 'events'";
-constexpr const char* boots_sql = "SELECT boot_id, last_boot FROM boots";
-constexpr const char* usage_sql =
-    "SELECT kind, driver, volume, owner, container, framework, role, principal, user, size_bytes, boot_id, "
-    "start_wall, "
-    "start_boot, duration FROM usage_intervals WHERE start_wall < ? ORDER BY start_wall, id";
+constexpr const char* old_usage_sql =
+    "SELECT 1 FROM usage_intervals WHERE duration IS NOT NULL AND start_wall < ?1 AND start_wall + duration "
+    "< ?1 "
+    "LIMIT 1";
 
 #undef DVDI_CONTAINER_COLUMNS
 
@@ -390,20 +448,116 @@ Result<std::vector<VolumeRow>> Reader::volumes() {
   return all("read the volumes", connection_->statement(volumes_sql), read_volume);
 }
 
-Result<std::vector<StoredEvent>> Reader::events(std::uint64_t after, std::size_t limit) {
+Result<std::optional<SinkRow>> Reader::sink(const std::string& name) {
+  auto& statement = connection_->statement(sink_sql);
+  Binder{statement}(name);
+  return one("read how far a sink is", statement, read_sink);
+}
+
+Result<std::vector<SinkRow>> Reader::sinks() {
+  return all("read how far the sinks are", connection_->statement(sinks_sql), read_sink);
+}
+
+Result<std::optional<DriverRow>> Reader::driver(const std::string& name) {
+  auto& statement = connection_->statement(driver_sql);
+  Binder{statement}(name);
+  return one("read a driver's state", statement, read_driver);
+}
+
+Result<bool> Reader::has_volumes_of(const std::string& driver) {
+  return guarded("look for a driver's volumes", [&] {
+    auto& statement = connection_->statement(has_volumes_sql);
+    Binder{statement}(driver);
+    const bool found = statement.executeStep();
+    statement.reset();
+    return found;
+  });
+}
+
+Result<std::vector<DriverRow>> Reader::drivers() {
+  return all("read the drivers' states", connection_->statement(drivers_sql), read_driver);
+}
+
+Result<std::vector<StoredEvent>> Reader::events(std::uint64_t after, std::size_t limit,
+                                                std::size_t most_bytes) {
   return guarded("read events", [&] {
     auto& statement = connection_->statement(events_sql);
     Binder{statement}(static_cast<std::int64_t>(after))(static_cast<std::int64_t>(limit));
     std::vector<StoredEvent> events;
+    std::size_t bytes = 0;
     while (statement.executeStep()) {
-      Columns columns(statement);
-      StoredEvent event;
-      event.sequence = static_cast<std::uint64_t>(columns.number());
-      event.body = columns.text();
-      event.hash = columns.text();
+      StoredEvent event = read_event(statement);
+      bytes += event.body.size();
+      if (bytes > most_bytes && !events.empty()) break;
       events.push_back(std::move(event));
     }
     return events;
+  });
+}
+
+Result<std::vector<StoredEvent>> Reader::events_of_type(std::string_view type) {
+  auto& statement = connection_->statement(events_of_type_sql);
+  Binder{statement}(std::string(type));
+  return all<StoredEvent>("read events", statement, read_event);
+}
+
+Result<std::optional<Reader::EventSpan>> Reader::event_span() {
+  return guarded("look how many events there are", [&]() -> std::optional<EventSpan> {
+    auto& first = connection_->statement(first_event_sql);
+    if (!first.executeStep()) return std::nullopt;
+    Columns oldest(first);
+    EventSpan span;
+    span.first = static_cast<std::uint64_t>(oldest.number());
+    const std::int64_t before = oldest.number() - oldest.number();
+    first.reset();
+    auto& last = connection_->statement(last_event_sql);
+    last.executeStep();
+    Columns newest(last);
+    span.last = static_cast<std::uint64_t>(newest.number());
+    span.bytes = static_cast<std::uint64_t>(std::max<std::int64_t>(0, newest.number() - before));
+    last.reset();
+    return span;
+  });
+}
+
+Result<std::uint64_t> Reader::first_event_since(WallTime since) {
+  return guarded("look for old events", [&] {
+    auto& statement = connection_->statement(since_sql);
+    Binder{statement}(since);
+    const std::uint64_t found =
+        statement.executeStep() ? static_cast<std::uint64_t>(Columns(statement).number()) : 0;
+    statement.reset();
+    return found;
+  });
+}
+
+Result<std::uint64_t> Reader::last_event_beyond(std::uint64_t bytes) {
+  DVDI_TRY(const auto span, event_span());
+  if (!span || span->bytes <= bytes) return 0;
+  return guarded("look for the oldest events", [&] {
+    auto& statement = connection_->statement(total_sql);
+    const auto total_up_to = [&](std::uint64_t sequence) {
+      Binder{statement}(static_cast<std::int64_t>(sequence));
+      statement.executeStep();
+      Columns columns(statement);
+      static_cast<void>(columns.number());
+      const std::int64_t total = columns.number();
+      statement.reset();
+      return total;
+    };
+    // Totals rise with the numbers: halving finds the first event that may stay.
+    const std::int64_t goes = total_up_to(span->last) - static_cast<std::int64_t>(bytes);
+    std::uint64_t low = span->first;
+    std::uint64_t high = span->last;
+    while (low < high) {
+      const std::uint64_t middle = low + (high - low) / 2;
+      if (total_up_to(middle) >= goes) {
+        high = middle;
+      } else {
+        low = middle + 1;
+      }
+    }
+    return low;
   });
 }
 
@@ -431,44 +585,13 @@ Result<std::uint64_t> Reader::highest_event() {
   });
 }
 
-Status Reader::usage(const Moment& now, WallTime since, WallTime until,
-                     const std::function<bool(const UsageInterval&)>& visit) {
-  return guarded("read the usage", [&] {
-    std::unordered_map<std::string, BootTime> last_seen;
-    auto& boots = connection_->statement(boots_sql);
-    while (boots.executeStep()) {
-      Columns columns(boots);
-      std::string boot = columns.text();
-      last_seen[std::move(boot)] = columns.boot();
-    }
-    last_seen[now.boot_id] = now.boot;
-
-    auto& statement = connection_->statement(usage_sql);
-    Binder{statement}(until);
-    while (statement.executeStep()) {
-      Columns columns(statement);
-      UsageInterval interval;
-      const std::string kind = columns.text();
-      if (kind == "mounted") interval.kind = UsageInterval::Kind::mounted;
-      if (kind == "provisioned") interval.kind = UsageInterval::Kind::provisioned;
-      interval.volume = columns.volume();
-      interval.container = columns.container();
-      interval.attribution.framework = columns.text();
-      interval.attribution.role = columns.text();
-      interval.attribution.principal = columns.text();
-      interval.attribution.user = columns.text();
-      interval.size_bytes = size_of(columns);
-      const Moment start = columns.moment();
-      interval.start = start.wall;
-      interval.open = columns.is_null();
-      // Always start plus measured duration, never a difference of wall clock times: setting the clock
-      // changes no bill.
-      interval.duration = interval.open ? std::max(Duration::zero(), last_seen[start.boot_id] - start.boot)
-                                        : Duration(columns.number());
-      if (interval.start + interval.duration < since) continue;
-      if (!visit(interval)) break;
-    }
+Result<bool> Reader::has_usage_before(WallTime time) {
+  return guarded("look for old usage", [&] {
+    auto& statement = connection_->statement(old_usage_sql);
+    Binder{statement}(time);
+    const bool found = statement.executeStep();
     statement.reset();
+    return found;
   });
 }
 

@@ -166,6 +166,40 @@ ALTER TABLE mounts ADD COLUMN unanswered_boot INTEGER;
 ALTER TABLE mounts ADD COLUMN folder TEXT NOT NULL DEFAULT '';
 ALTER TABLE mounts ADD COLUMN driver_id TEXT;
 )sql",
+    R"sql(
+-- When an event was written and the bytes of all up to it, for retention: neither is under the hash.
+ALTER TABLE events ADD COLUMN wall INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE events ADD COLUMN total_bytes INTEGER NOT NULL DEFAULT 0;
+UPDATE events SET wall = t.wall, total_bytes = t.total FROM (
+  SELECT sequence, coalesce(unixepoch(json_extract(body, '$.time')), 0) * 1000000000 AS wall,
+         sum(length(CAST(body AS BLOB)) + length(hash)) OVER (ORDER BY sequence) AS total
+  FROM events WHERE json_valid(body)) AS t
+WHERE t.sequence = events.sequence;
+
+ALTER TABLE usage_intervals ADD COLUMN labels TEXT NOT NULL DEFAULT '';       -- JSON object; '': none
+ALTER TABLE usage_intervals ADD COLUMN volume_type TEXT NOT NULL DEFAULT '';
+ALTER TABLE volumes ADD COLUMN type TEXT NOT NULL DEFAULT '';
+ALTER TABLE volumes ADD COLUMN has_secrets INTEGER NOT NULL DEFAULT 0;       -- it was asked for with secret options
+ALTER TABLE mounts ADD COLUMN has_secrets INTEGER NOT NULL DEFAULT 0;
+
+-- Where events are carried to. Rows of sinks that are not configured any more stay.
+CREATE TABLE sinks (
+  name TEXT PRIMARY KEY,
+  cursor INTEGER NOT NULL,            -- the highest event number that it has
+  replay_until INTEGER NOT NULL,      -- up to there it is sent what it had already; 0: nothing
+  undelivered INTEGER NOT NULL,       -- the first number that was dropped and not told it yet; 0: none
+  paused INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE drivers (
+  name TEXT PRIMARY KEY,
+  state TEXT NOT NULL,                -- up, slow, down
+  reason TEXT NOT NULL,
+  boot_id TEXT NOT NULL,
+  since_wall INTEGER NOT NULL,
+  since_boot INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+)sql",
 };
 
 constexpr int application_id = 0x64766469;  // "dvdi"

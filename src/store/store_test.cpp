@@ -118,8 +118,8 @@ TEST_F(StoreTest, AReadThatEndsInItsMiddleDoesNotHoldLaterOnesAtItsState) {
     return tx.open_usage({.kind = UsageInterval::Kind::mounted, .volume = volume_});
   }));
   EXPECT_THROW(static_cast<void>(read([&](Reader& reader) {
-                 return reader.usage(ledger_->now(clock_), WallTime::min(), WallTime::max(),
-                                     [](const UsageInterval&) -> bool { throw std::runtime_error("x"); });
+                 return reader.usage(ledger_->now(clock_), WallTime::min(), WallTime::max(), {},
+                                     [](const UsageRecord&) -> bool { throw std::runtime_error("x"); });
                })),
                std::runtime_error);
   ASSERT_TRUE(write([&](Transaction& tx) { return tx.put_meta("later", "yes"); }));
@@ -205,8 +205,8 @@ TEST_F(StoreTest, UsageIsMeasuredWithTheBootClockWhateverTheWallClockDoes) {
   Duration total{};
   int still_open = 0;
   ASSERT_TRUE(read([&](Reader& reader) -> Status {
-    return reader.usage(ledger_->now(clock_), WallTime::min(), WallTime::max(),
-                        [&](const UsageInterval& interval) {
+    return reader.usage(ledger_->now(clock_), WallTime::min(), WallTime::max(), {},
+                        [&](const UsageRecord& interval) {
                           total += interval.duration;
                           still_open += interval.open ? 1 : 0;
                           return true;
@@ -214,6 +214,35 @@ TEST_F(StoreTest, UsageIsMeasuredWithTheBootClockWhateverTheWallClockDoes) {
   }));
   EXPECT_EQ(total, std::chrono::seconds(13));
   EXPECT_EQ(still_open, 1);
+}
+
+TEST_F(StoreTest, ALongReadKeepsNoOtherWaiting) {
+  // Within one: short reads, writes, and one more long read; it goes on with what it saw when it began.
+  ASSERT_TRUE(ledger_->read_long(context(), "test", [&](Reader& reader) -> Status {
+    DVDI_TRY(const std::string before, reader.meta("later"));
+    EXPECT_EQ(before, "");
+    DVDI_CHECK(write([&](Transaction& tx) { return tx.put_meta("later", "yes"); }));
+    DVDI_CHECK(read([&](Reader& other) -> Status {
+      DVDI_TRY(const std::string seen, other.meta("later"));
+      EXPECT_EQ(seen, "yes");
+      return {};
+    }));
+    DVDI_CHECK(ledger_->read_long(context(), "test", [&](Reader&) -> Status {
+      // A third waits, and no longer than its context.
+      const auto third =
+          ledger_->read_long(context().with_timeout(Duration(0)), "test", [](Reader&) { return Status(); });
+      EXPECT_FALSE(third);
+      return {};
+    }));
+    DVDI_TRY(const std::string after, reader.meta("later"));
+    EXPECT_EQ(after, "");
+    return {};
+  }));
+  EXPECT_THROW(static_cast<void>(ledger_->read_long(
+                   context(), "test", [](Reader&) -> Status { throw std::runtime_error("x"); })),
+               std::runtime_error);
+  for (int i = 0; i < 3; ++i)
+    EXPECT_TRUE(ledger_->read_long(context(), "test", [](Reader&) { return Status(); }));
 }
 
 TEST_F(StoreTest, TwoProcessesWriteOneChain) {

@@ -55,8 +55,8 @@ constexpr const char* put_container_sql =
 constexpr const char* erase_container_sql = "DELETE FROM containers WHERE owner = ? AND id = ?";
 constexpr const char* put_mount_sql =
     "INSERT OR REPLACE INTO mounts (driver, volume, mount_id, state, pending, mount_point, identity, "
-    "boot_id, since_wall, since_boot, mounted_wall, mounted_boot, note, unanswered_boot, folder, driver_id) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    "boot_id, since_wall, since_boot, mounted_wall, mounted_boot, note, unanswered_boot, folder, driver_id, "
+    "has_secrets) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 constexpr const char* erase_mount_sql = "DELETE FROM mounts WHERE driver = ? AND volume = ?";
 constexpr const char* put_reference_sql =
     "INSERT OR REPLACE INTO refs (owner, container, driver, volume, exclusive, uses, boot_id, since_wall, "
@@ -82,14 +82,25 @@ constexpr const char* put_foreign_sql =
 constexpr const char* erase_foreign_sql = "DELETE FROM foreign_holders WHERE driver = ? AND volume = ?";
 constexpr const char* put_volume_sql =
     "INSERT OR REPLACE INTO volumes (driver, volume, created_by_us, size_bytes, boot_id, since_wall, "
-    "since_boot) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?)";
+    "since_boot, type, has_secrets) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
 constexpr const char* erase_volume_sql = "DELETE FROM volumes WHERE driver = ? AND volume = ?";
+constexpr const char* put_sink_sql =
+    "INSERT OR REPLACE INTO sinks (name, cursor, replay_until, undelivered, paused) VALUES (?, ?, ?, ?, ?)";
+constexpr const char* put_driver_sql =
+    "INSERT OR REPLACE INTO drivers (name, state, reason, boot_id, since_wall, since_boot) "
+    "VALUES (?, ?, ?, ?, ?, ?)";
 constexpr const char* put_meta_sql = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)";
-constexpr const char* event_sql = "INSERT INTO events (sequence, body, hash) VALUES (?, ?, ?)";
+constexpr const char* event_sql =
+    "INSERT INTO events (sequence, body, hash, wall, total_bytes) VALUES (?1, ?2, ?3, ?4, ?5 + "
+    "coalesce((SELECT total_bytes FROM events ORDER BY sequence DESC LIMIT 1), 0))";
+constexpr const char* erase_events_sql = "DELETE FROM events WHERE sequence <= ?";
+constexpr const char* erase_usage_sql =
+    "DELETE FROM usage_intervals WHERE id IN (SELECT id FROM usage_intervals WHERE duration IS NOT NULL AND "
+    "start_wall < ?1 AND start_wall + duration < ?1 LIMIT ?2)";
 constexpr const char* open_usage_sql =
     "INSERT INTO usage_intervals (kind, driver, volume, owner, container, framework, role, principal, user, "
-    "size_bytes, boot_id, start_wall, start_boot) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    "size_bytes, boot_id, start_wall, start_boot, labels, volume_type) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 // An interval that began in another boot ends with what was last seen of that boot.
 constexpr const char* close_usage_sql =
     "UPDATE usage_intervals SET duration = max(0, CASE WHEN boot_id = ? THEN ? ELSE coalesce((SELECT "
@@ -159,6 +170,7 @@ Status Transaction::put(const MountRow& row) {
     } else {
       bind.null();
     }
+    bind(row.has_secrets);
     statement.exec();
   });
 }
@@ -253,7 +265,7 @@ Status Transaction::put(const VolumeRow& row) {
     } else {
       bind.null();
     }
-    bind(row.since);
+    bind(row.since)(row.type)(row.has_secrets);
     statement.exec();
   });
 }
@@ -266,11 +278,44 @@ Status Transaction::erase_volume(const VolumeKey& volume) {
   });
 }
 
+Status Transaction::put(const SinkRow& row) {
+  return guarded("write how far a sink is", [&] {
+    auto& statement = connection_->statement(put_sink_sql);
+    Binder{statement}(row.name)(static_cast<std::int64_t>(row.cursor))(
+        static_cast<std::int64_t>(row.replay_until))(static_cast<std::int64_t>(row.undelivered))(row.paused);
+    statement.exec();
+  });
+}
+
+Status Transaction::put(const DriverRow& row) {
+  return guarded("write a driver's state", [&] {
+    auto& statement = connection_->statement(put_driver_sql);
+    Binder{statement}(row.name)(std::string(driver_state_name(row.state)))(row.reason)(row.since);
+    statement.exec();
+  });
+}
+
 Status Transaction::put_meta(const std::string& name, const std::string& value) {
   return guarded("write a fact of the ledger", [&] {
     auto& statement = connection_->statement(put_meta_sql);
     Binder{statement}(name)(value);
     statement.exec();
+  });
+}
+
+Status Transaction::erase_events(std::uint64_t up_to) {
+  return guarded("take old events away", [&] {
+    auto& statement = connection_->statement(erase_events_sql);
+    Binder{statement}(static_cast<std::int64_t>(up_to));
+    statement.exec();
+  });
+}
+
+Result<std::uint64_t> Transaction::erase_usage(WallTime before, std::size_t most) {
+  return guarded("take old usage away", [&] {
+    auto& statement = connection_->statement(erase_usage_sql);
+    Binder{statement}(before)(static_cast<std::int64_t>(most));
+    return static_cast<std::uint64_t>(statement.exec());
   });
 }
 
@@ -284,7 +329,9 @@ Status Transaction::record(const Event& event) {
   const std::string body = event_body(named, sequence, *node_id_, head.second, now_.wall);
   return guarded("write an event", [&] {
     auto& statement = connection_->statement(event_sql);
-    Binder{statement}(static_cast<std::int64_t>(sequence))(body)(sha256_hex(body));
+    const std::string hash = sha256_hex(body);
+    Binder{statement}(static_cast<std::int64_t>(sequence))(body)(hash)(now_.wall)(
+        static_cast<std::int64_t>(body.size() + hash.size()));
     statement.exec();
   });
 }
@@ -301,7 +348,7 @@ Status Transaction::open_usage(const UsageInterval& interval) {
     } else {
       bind.null();
     }
-    bind(now_);
+    bind(now_)(labels_json(interval.attribution))(interval.volume_type);
     statement.exec();
   });
 }

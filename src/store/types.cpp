@@ -34,4 +34,21 @@ std::string_view container_state_name(ContainerState state) {
   return "ended";
 }
 
+std::string_view driver_state_name(DriverState state) {
+  switch (state) {
+    case DriverState::up:
+      return "up";
+    case DriverState::slow:
+      return "slow";
+    case DriverState::down:
+      return "down";
+  }
+  return "down";
+}
+
+DriverState driver_state_of(std::string_view name) {
+  if (name == "slow") return DriverState::slow;
+  return name == "down" ? DriverState::down : DriverState::up;
+}
+
 }  // namespace dvdi

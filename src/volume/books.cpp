@@ -4,10 +4,13 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
+#include <cctype>
 #include <charconv>
 #include <limits>
 
 #include "base/random.h"
+#include "volume/secret_values.h"
 
 namespace dvdi::volume {
 
@@ -88,7 +91,7 @@ Status forget_ended_containers(Transaction& transaction) {
 }
 
 Status refer(Transaction& transaction, const ContainerRow& container, const Request& request,
-             const std::string& trace_id) {
+             const Policy& policy, const std::string& trace_id) {
   DVDI_TRY(const auto others, transaction.references_to(request.volume));
   for (const ReferenceRow& other : others) {
     if (other.container == container.key || (!other.exclusive && !request.exclusive)) continue;
@@ -104,11 +107,11 @@ Status refer(Transaction& transaction, const ContainerRow& container, const Requ
   }
   const bool known =
       std::ranges::any_of(others, [&](const auto& one) { return one.container == container.key; });
-  return known ? Status() : add_reference(transaction, container, request, trace_id);
+  return known ? Status() : add_reference(transaction, container, request, policy, trace_id);
 }
 
 Status add_reference(Transaction& transaction, const ContainerRow& container, const Request& request,
-                     const std::string& trace_id) {
+                     const Policy& policy, const std::string& trace_id) {
   const ReferenceRow row{.container = container.key,
                          .volume = request.volume,
                          .exclusive = request.exclusive,
@@ -116,12 +119,15 @@ Status add_reference(Transaction& transaction, const ContainerRow& container, co
                          .since = transaction.now()};
   DVDI_CHECK(transaction.put(row));
   DVDI_TRY(const auto volume, transaction.volume(request.volume));
-  DVDI_CHECK(transaction.open_usage(
-      {.kind = Kind::referenced,
-       .volume = request.volume,
-       .container = container.key,
-       .attribution = container.attribution,
-       .size_bytes = volume && volume->size_bytes ? volume->size_bytes : size_of(request.options)}));
+  VolumeFacts facts = facts_of(request.options, policy);
+  if (volume && volume->size_bytes) facts.size_bytes = volume->size_bytes;
+  if (volume && !volume->type.empty()) facts.type = volume->type;
+  DVDI_CHECK(transaction.open_usage({.kind = Kind::referenced,
+                                     .volume = request.volume,
+                                     .container = container.key,
+                                     .attribution = container.attribution,
+                                     .size_bytes = facts.size_bytes,
+                                     .volume_type = facts.type}));
   Event event = container_event("dvdi.reference.added", container, trace_id);
   event.volume = request.volume;
   event.details["uses"] = uses_json(request.uses);
@@ -216,17 +222,43 @@ Status clear_foreign(Transaction& transaction, const ForeignRow& row, const std:
   return transaction.record(event);
 }
 
+Status change_driver(Transaction& transaction, const std::string& driver, DriverState to,
+                     const std::string& reason, const std::string& trace_id) {
+  DVDI_TRY(const auto row, transaction.driver(driver));
+  const DriverState from = row ? row->state : DriverState::up;
+  if (from == to) return {};
+  DVDI_CHECK(
+      transaction.put(DriverRow{.name = driver, .state = to, .reason = reason, .since = transaction.now()}));
+  Event event{.type = fmt::format("dvdi.driver.{}", driver_state_name(to)), .subject = "driver/" + driver};
+  event.reason = reason;
+  event.trace_id = trace_id;
+  event.details["driver"] = driver;
+  event.details["from"] = driver_state_name(from);
+  if (row && row->since.boot_id == transaction.now().boot_id)
+    event.duration = transaction.now().boot - row->since.boot;
+  return transaction.record(event);
+}
+
 Status note_volume(Transaction& transaction, const VolumeKey& volume, bool created_by_us,
-                   std::optional<std::uint64_t> size_bytes, const std::string& trace_id) {
-  DVDI_TRY(const auto known, transaction.volume(volume));
+                   const VolumeFacts& facts, const std::string& trace_id) {
+  DVDI_TRY(auto known, transaction.volume(volume));
+  if (known && facts.has_secrets && !known->has_secrets) {
+    known->has_secrets = true;
+    return transaction.put(*known);
+  }
   if (known) return {};
   DVDI_CHECK(transaction.put(VolumeRow{.volume = volume,
                                        .since = transaction.now(),
                                        .created_by_us = created_by_us,
-                                       .size_bytes = size_bytes}));
-  DVDI_CHECK(transaction.open_usage({.kind = Kind::provisioned, .volume = volume, .size_bytes = size_bytes}));
+                                       .size_bytes = facts.size_bytes,
+                                       .type = facts.type,
+                                       .has_secrets = facts.has_secrets}));
+  DVDI_CHECK(transaction.open_usage({.kind = Kind::provisioned,
+                                     .volume = volume,
+                                     .size_bytes = facts.size_bytes,
+                                     .volume_type = facts.type}));
   Event event = volume_event(created_by_us ? "dvdi.volume.created" : "dvdi.volume.seen", volume, trace_id);
-  if (size_bytes) event.details["size_bytes"] = *size_bytes;
+  if (facts.size_bytes) event.details["size_bytes"] = *facts.size_bytes;
   return transaction.record(event);
 }
 
@@ -234,6 +266,21 @@ Status forget_volume(Transaction& transaction, const VolumeKey& volume, const st
   DVDI_CHECK(transaction.erase_volume(volume));
   DVDI_CHECK(transaction.close_usage(Kind::provisioned, volume));
   return transaction.record(volume_event("dvdi.volume.removed", volume, trace_id));
+}
+
+VolumeFacts facts_of(const driver::Options& options, const Policy& policy) {
+  VolumeFacts facts{.size_bytes = size_of(options), .has_secrets = has_secrets(options, policy)};
+  constexpr std::array<std::string_view, 4> names = {"type", "volumetype", "volume_type", "volume-type"};
+  constexpr std::size_t longest = 255;  // what is longer is no type
+  for (const std::string_view name : names) {
+    for (const auto& [key, value] : options) {
+      const bool named = std::ranges::equal(
+          key, name, [](unsigned char a, unsigned char b) { return std::tolower(a) == b; });
+      if (!named || !facts.type.empty() || value.size() > longest || policy.is_secret(key)) continue;
+      facts.type = value;
+    }
+  }
+  return facts;
 }
 
 std::optional<std::uint64_t> size_of(const driver::Options& options) {

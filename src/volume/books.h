@@ -19,11 +19,11 @@ Status forget_ended_containers(Transaction& transaction);
 
 // conflict if somebody else has the volume exclusively, or has it at all and `request` is exclusive.
 Status refer(Transaction& transaction, const ContainerRow& container, const Request& request,
-             const std::string& trace_id);
+             const Policy& policy, const std::string& trace_id);
 // As refer(), for a container that has the volume already, whoever else has it. It has no reference to it
 // yet.
 Status add_reference(Transaction& transaction, const ContainerRow& container, const Request& request,
-                     const std::string& trace_id);
+                     const Policy& policy, const std::string& trace_id);
 Status unrefer(Transaction& transaction, const ContainerRow& container, const ReferenceRow& reference,
                const std::string& trace_id, const std::string& reason = {});
 
@@ -41,9 +41,20 @@ Status note_foreign(Transaction& transaction, const MountRow& row, const std::st
                     const std::string& trace_id);
 Status clear_foreign(Transaction& transaction, const ForeignRow& row, const std::string& trace_id);
 
+// What the options say of a volume that is worth keeping.
+struct VolumeFacts {
+  std::optional<std::uint64_t> size_bytes = {};  // size_of()
+  std::string type = {};                         // of an option `type`, `volumetype` or the like; "": none
+  bool has_secrets = false;                      // some of them are secret
+};
+VolumeFacts facts_of(const driver::Options& options, const Policy& policy);
+
 // The volume exists: its row and its provisioned time, if they are not there yet.
+// Nothing, if it is in that state already.
+Status change_driver(Transaction& transaction, const std::string& driver, DriverState to,
+                     const std::string& reason, const std::string& trace_id);
 Status note_volume(Transaction& transaction, const VolumeKey& volume, bool created_by_us,
-                   std::optional<std::uint64_t> size_bytes, const std::string& trace_id);
+                   const VolumeFacts& facts, const std::string& trace_id);
 Status forget_volume(Transaction& transaction, const VolumeKey& volume, const std::string& trace_id);
 
 // The size that the option `size` gives, as Marathon and most drivers mean it: a whole number is GiB; K, M,

@@ -1,7 +1,5 @@
 #include "volume/call_statistics.h"
 
-#include <algorithm>
-
 namespace dvdi::volume {
 
 namespace {
@@ -43,13 +41,7 @@ void CallStatistics::ended(driver::Operation operation, Duration took, const Err
     last_error_time_ = now;
   }
   if (turned_away) return;
-  Times& times = times_[{operation, outcome_of(error)}];
-  const auto& bounds = call_time_bounds();
-  if (times.counts.empty()) times.counts.resize(bounds.size() + 1);
-  const auto bucket = std::ranges::lower_bound(bounds, took) - bounds.begin();
-  ++times.counts[static_cast<std::size_t>(bucket)];
-  ++times.count;
-  times.sum += took;
+  times_[{operation, outcome_of(error)}].add(call_time_bounds(), took);
 }
 
 void CallStatistics::fill(DriverStatus& status) const {
@@ -57,6 +49,7 @@ void CallStatistics::fill(DriverStatus& status) const {
   status.errors = errors_;
   status.timeouts = timeouts_;
   status.turned_away = turned_away_;
+  status.mounts_lost = lost_;
   status.last_error = last_error_;
   status.last_error_time = last_error_time_;
 }
@@ -66,9 +59,7 @@ void CallStatistics::append_times(const std::string& driver, std::vector<CallTim
     times.push_back({.driver = driver,
                      .operation = std::string(driver::operation_name(key.first)),
                      .outcome = std::string(key.second),
-                     .counts = one.counts,
-                     .count = one.count,
-                     .sum = one.sum});
+                     .times = one});
   }
 }
 

@@ -17,17 +17,14 @@ class CallStatistics {
   // worth counting.
   void ended(driver::Operation operation, Duration took, const Error* error, bool turned_away, WallTime now);
 
+  void mount_lost() { ++lost_; }
+
   void fill(DriverStatus& status) const;
   void append_times(const std::string& driver, std::vector<CallTimes>& times) const;
 
  private:
-  struct Times {
-    std::vector<std::uint64_t> counts;
-    std::uint64_t count = 0;
-    Duration sum = Duration::zero();
-  };
-  std::map<std::pair<driver::Operation, std::string_view>, Times> times_;
-  std::uint64_t calls_ = 0, errors_ = 0, timeouts_ = 0, turned_away_ = 0;
+  std::map<std::pair<driver::Operation, std::string_view>, Histogram> times_;
+  std::uint64_t calls_ = 0, errors_ = 0, timeouts_ = 0, turned_away_ = 0, lost_ = 0;
   std::string last_error_;
   std::optional<WallTime> last_error_time_;
 };

@@ -2,8 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <cctype>
 #include <set>
 
 #include "base/failpoint.h"
@@ -19,39 +17,6 @@ Error named(Error error, const VolumeKey& volume, driver::Operation operation, O
   if (error.volume.empty()) error.volume = volume.name;
   if (error.operation.empty()) error.operation = driver::operation_name(operation);
   if (error.outcome == Outcome::none) error.outcome = unless_said;
-  return error;
-}
-
-std::string lower(std::string_view text) {
-  std::string out(text);
-  std::ranges::transform(out, out.begin(),
-                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return out;
-}
-
-void replace_all(std::string& text, const std::string& what) {
-  constexpr std::string_view with = "<secret>";
-  for (auto at = text.find(what); at != std::string::npos; at = text.find(what, at + with.size())) {
-    text.replace(at, what.size(), with);
-  }
-}
-
-void redact(Error& error, const std::string& secret) {
-  replace_all(error.message, secret);
-  replace_all(error.hint, secret);
-  for (Error& one : error.attached) redact(one, secret);
-}
-
-// Values of one or two characters are no secrets, and would be found everywhere.
-Error without_secrets(Error error, const driver::Options& options,
-                      const std::vector<std::string>& secret_names) {
-  for (const auto& [key, value] : options) {
-    const std::string name = lower(key);
-    const bool secret = std::ranges::any_of(secret_names, [&](const std::string& part) {
-      return !part.empty() && name.find(lower(part)) != std::string::npos;
-    });
-    if (secret && value.size() > 2) redact(error, value);
-  }
   return error;
 }
 
@@ -91,8 +56,17 @@ class Calls::Place {
     const Clock& clock = context.clock();
     const Duration took = clock.boot() - start;
     const WallTime now = error == nullptr ? WallTime() : context.clock().wall();
-    const Lock lock(gate().mutex);
-    gate().statistics.ended(operation, took, error, turned_away, now);
+    const CallEnd end{.operation = operation,
+                      .took = took,
+                      .deadline = calls_.policy_.deadline(at_->first, operation),
+                      .error = error,
+                      .given_up = context.cancelled() || context.remaining() == Duration::zero()};
+    {
+      const Lock lock(gate().mutex);
+      gate().statistics.ended(operation, took, error, turned_away, now);
+      gate().health.ended(end);
+    }
+    calls_.note_state(context, at_->first, gate());
   }
 
  private:
@@ -125,16 +99,44 @@ Status Calls::enter(const Context& limited, const std::string& driver, Gate& gat
   return {};
 }
 
+// What cannot be recorded now is recorded after the next call.
+void Calls::note_state(const Context& context, const std::string& driver, Gate& gate) {
+  const auto is_recorded = [&] {
+    const Lock lock(gate.mutex);
+    return gate.recorded == gate.health.state();
+  };
+  if (!note_state_ || is_recorded()) return;
+  bool found = false;
+  {
+    const Lock lock(mutex_);
+    found = gate.found;
+  }
+  const Lock noting(noting_);
+  DriverState state = DriverState::up;
+  std::string reason;
+  {
+    const Lock lock(gate.mutex);
+    state = gate.health.state();
+    reason = gate.health.reason();
+    if (gate.recorded == state) return;
+  }
+  if (!note_state_(context, driver, state, reason, found)) return;
+  const Lock lock(gate.mutex);
+  gate.recorded = state;
+}
+
 template <class Work>
 auto Calls::bounded(const Context& context, const VolumeKey& volume, driver::Operation operation,
                     const driver::Options& options, Work work)
     -> decltype(work(std::declval<const Context&>(), std::declval<driver::Driver&>())) {
   const Context limited = context.with_timeout(policy_.deadline(volume.driver, operation));
+  secrets_.learn(volume, options, false);
   Place place(*this, volume.driver);
   BootTime start = context.clock().boot();
   const auto failed = [&](Error error, Outcome unless_said, bool turned_away = false) {
-    error = without_secrets(named(std::move(error), volume, operation, unless_said), options,
-                            policy_.secret_options);
+    error = named(std::move(error), volume, operation, unless_said);
+    const bool had_some = !secrets_.knows_all(volume) && had_secrets_ && had_secrets_(context, volume);
+    error = secrets_.without(std::move(error), volume, had_some);
     place.ended(context, operation, start, &error, turned_away);
     return fail(std::move(error));
   };
@@ -164,9 +166,11 @@ Status Calls::create(const Context& context, const VolumeKey& volume, const driv
 }
 
 Status Calls::remove(const Context& context, const VolumeKey& volume) {
-  return bounded(
+  auto removed = bounded(
       context, volume, driver::Operation::remove, {},
       [&](const Context& limited, driver::Driver& driver) { return driver.remove(limited, volume.name); });
+  if (removed) secrets_.forget(volume);
+  return removed;
 }
 
 Result<driver::VolumeInfo> Calls::get(const Context& context, const VolumeKey& volume,
@@ -229,10 +233,19 @@ std::vector<DriverStatus> Calls::drivers(const std::vector<std::string>& names) 
   return out;
 }
 
+void Calls::mount_lost(const std::string& driver) {
+  const Lock lock(mutex_);
+  Gate& gate = gates_.try_emplace(driver).first->second;
+  gate.found = true;  // it has mounted something
+  const Lock inner(gate.mutex);
+  gate.statistics.mount_lost();
+}
+
 std::vector<CallTimes> Calls::times() {
   std::vector<CallTimes> out;
   const Lock lock(mutex_);
   for (auto& [name, gate] : gates_) {
+    if (!gate.found) continue;  // a name that a request has made up
     const Lock inner(gate.mutex);
     gate.statistics.append_times(name, out);
   }

@@ -210,20 +210,21 @@ TEST_F(CallsTest, CallsAreCountedByOperationAndOutcome) {
   std::map<std::string, CallTimes> by_name;
   for (CallTimes& one : calls.times()) {
     EXPECT_EQ(one.driver, "fake");
-    ASSERT_THAT(one.counts, SizeIs(call_time_bounds().size() + 1));
-    EXPECT_EQ(std::accumulate(one.counts.begin(), one.counts.end(), std::uint64_t{0}), one.count);
+    ASSERT_THAT(one.times.counts, SizeIs(call_time_bounds().size() + 1));
+    EXPECT_EQ(std::accumulate(one.times.counts.begin(), one.times.counts.end(), std::uint64_t{0}),
+              one.times.count);
     by_name[one.operation + " " + one.outcome] = std::move(one);
   }
   ASSERT_THAT(by_name, SizeIs(5));
-  EXPECT_EQ(by_name.at("create ok").count, 1U);
-  EXPECT_EQ(by_name.at("create refused").count, 1U);
-  EXPECT_EQ(by_name.at("create not_sent").count, 1U);
-  EXPECT_EQ(by_name.at("list ok").count, 1U);
+  EXPECT_EQ(by_name.at("create ok").times.count, 1U);
+  EXPECT_EQ(by_name.at("create refused").times.count, 1U);
+  EXPECT_EQ(by_name.at("create not_sent").times.count, 1U);
+  EXPECT_EQ(by_name.at("list ok").times.count, 1U);
   const CallTimes& late = by_name.at("create timed_out");
-  EXPECT_GE(late.sum, seconds(30));
+  EXPECT_GE(late.times.sum, seconds(30));
   // Longer than 30 s, by as little as the test took.
   std::size_t bucket = 0;
-  while (late.counts[bucket] == 0) ++bucket;
+  while (late.times.counts[bucket] == 0) ++bucket;
   EXPECT_EQ(call_time_bounds()[bucket], seconds(60));
 }
 
@@ -237,10 +238,10 @@ TEST_F(CallsTest, TheBoundOfABucketBelongsToIt) {
   std::vector<CallTimes> times;
   statistics.append_times("d", times);
   ASSERT_THAT(times, SizeIs(1));
-  EXPECT_EQ(times[0].counts.front(), 2U);
-  EXPECT_EQ(times[0].counts[1], 1U);
-  EXPECT_EQ(times[0].counts[times[0].counts.size() - 2], 1U);
-  EXPECT_EQ(times[0].counts.back(), 1U);
+  EXPECT_EQ(times[0].times.counts.front(), 2U);
+  EXPECT_EQ(times[0].times.counts[1], 1U);
+  EXPECT_EQ(times[0].times.counts[times[0].times.counts.size() - 2], 1U);
+  EXPECT_EQ(times[0].times.counts.back(), 1U);
 }
 
 TEST_F(CallsTest, TheLastErrorHasNoSecret) {

@@ -157,7 +157,7 @@ Result<T> FakeDriver::call(const Context& context, Operation operation, const st
   };
   kill_.place();
   if (fault == Fault::kill_before) throw Killed{};
-  if (fault == Fault::refuse) return no(operation, volume, "told to refuse");
+  if (fault == Fault::refuse) return no(operation, volume, manner.refusal);
   if (fault == Fault::time_out) return timed_out();
   if (fault == Fault::time_out_late) {
     const Lock lock(mutex_);

@@ -71,6 +71,7 @@ class FakeDriver final : public driver::Driver {
     bool counts_calls = false;          // every Mount needs an Unmount, whatever the id
     bool plain_directories = false;
     bool unmounting_nothing_succeeds = false;
+    std::string refusal = "told to refuse";  // what it says then
     std::string folder = {};  // of each mount: Mount and Path answer with that, as REX-Ray does
     // Mounts the volume there instead of a tmpfs.
     std::function<bool(const std::string& volume, const std::string& at)> mounts = {};
@@ -156,6 +157,7 @@ class FakeDriver final : public driver::Driver {
 class FakeCatalog final : public driver::Catalog {
  public:
   void add(std::shared_ptr<FakeDriver> driver);
+  void remove(const std::string& name) { drivers_.erase(name); }
   Result<std::shared_ptr<driver::Driver>> find(const Context& context, const std::string& name) override;
   std::vector<std::string> names() override;
 

@@ -101,7 +101,9 @@ Status Work::lose(MountRow& row, const std::string& why) {
   row.note = why;
   Cause because = cause(why);
   because.lost = true;
-  return move(row, MountState::unknown, because);
+  DVDI_CHECK(move(row, MountState::unknown, because));
+  calls_.mount_lost(volume_.driver);
+  return {};
 }
 
 ServerLook Work::take_away_if_gone(const MountRow& row) {

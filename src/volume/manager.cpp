@@ -35,6 +35,36 @@ Error cleaned_up_already(const ContainerKey& key) {
 Manager::Manager(Parts parts, Policy policy) : state_(std::make_unique<State>(parts, std::move(policy))) {}
 Manager::~Manager() = default;
 
+bool Manager::State::had_secrets(const Context& context, const VolumeKey& volume) {
+  bool had_some = false;
+  const auto done =
+      read(context.detached(time_to_record), "look for secret options", [&](Reader& reader) -> Status {
+        DVDI_TRY(const auto mount, reader.mount(volume));
+        DVDI_TRY(const auto known, reader.volume(volume));
+        had_some = (mount && mount->has_secrets) || (known && known->has_secrets);
+        return {};
+      });
+  return had_some || !done;
+}
+
+Status Manager::State::note_driver(const Context& context, const std::string& driver,
+                                   DriverState driver_state, const std::string& reason, bool found) {
+  const Context after = context.detached(time_to_record);
+  bool as_recorded = false;
+  const auto look = [&](Reader& reader) -> Status {
+    DVDI_TRY(const auto row, reader.driver(driver));
+    DVDI_TRY(const bool has_volumes, reader.has_volumes_of(driver));
+    as_recorded = (row ? row->state : DriverState::up) == driver_state || (!row && !found && !has_volumes);
+    return {};
+  };
+  DVDI_CHECK(read(after, "read a driver's state", look));
+  if (as_recorded) return {};
+  return write(after, fmt::format("record that driver {} is {}", driver, driver_state_name(driver_state)),
+               [&](Transaction& transaction) {
+                 return change_driver(transaction, driver, driver_state, reason, context.trace_id());
+               });
+}
+
 // The intent, in one transaction: container, references, and `mounting` for each volume without a row. With
 // everything mounted already, this is all there is to do.
 Status Manager::State::intend(Transaction& transaction, const Context& context, const Holder& holder,
@@ -91,10 +121,21 @@ Status Manager::State::intend(Transaction& transaction, const Context& context, 
   }
   for (std::size_t i = 0; i < requests.size(); ++i) {
     const Request& request = requests[i];
-    if (!known) DVDI_CHECK(refer(transaction, container, request, context.trace_id()));
+    if (!known) DVDI_CHECK(refer(transaction, container, request, policy, context.trace_id()));
     DVDI_TRY(auto row, transaction.mount(request.volume));
+    const bool secrets = has_secrets(request.options, policy);
+    if (secrets) {
+      DVDI_TRY(const auto volume, transaction.volume(request.volume));
+      calls.learn_secrets(request.volume, request.options,
+                          (row && row->has_secrets) || (volume && volume->has_secrets));
+    }
+    if (row && secrets && !row->has_secrets) {
+      row->has_secrets = true;
+      DVDI_CHECK(transaction.put(*row));
+    }
     if (!row) {
       row = new_mount(request.volume);
+      row->has_secrets = secrets;
       DVDI_CHECK(transition(transaction, *row, MountState::mounting, {.trace_id = context.trace_id()}));
       ours[i] = row;
     }
@@ -441,10 +482,10 @@ Status Manager::create_volume(const Context& context, const VolumeKey& volume,
                context, lock_name(volume),
                fmt::format("wait for the call that is running for volume {}", volume.text())));
   DVDI_CHECK(state.calls.create(context, volume, options));
-  return state.write(context.detached(time_to_record), "record that a volume was created",
-                     [&](Transaction& transaction) {
-                       return note_volume(transaction, volume, true, size_of(options), context.trace_id());
-                     });
+  return state.write(
+      context.detached(time_to_record), "record that a volume was created", [&](Transaction& transaction) {
+        return note_volume(transaction, volume, true, facts_of(options, state.policy), context.trace_id());
+      });
 }
 
 }  // namespace dvdi::volume

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/context.h"
+#include "base/histogram.h"
 #include "driver/driver.h"
 #include "linux/file_lock.h"
 #include "linux/helper_pool.h"
@@ -48,7 +49,8 @@ struct Policy {
   // How long recover waits for the unmounts of what it dropped; what is not done by then is left to settle().
   Duration recover_wait = std::chrono::seconds(5);
   // Driver options whose name contains one of these, in whatever case, are secret: a driver that repeats such
-  // a value in an error has it replaced before the error goes anywhere.
+  // a value in an error has it replaced before the error goes anywhere. What is kept of options is never kept
+  // of these.
   std::vector<std::string> secret_options = {"password", "secret", "token", "key"};
   std::map<std::string, DriverPolicy> by_driver;
 
@@ -60,6 +62,7 @@ struct Policy {
   Duration backoff(const std::string& driver) const;
   Duration backoff_cap(const std::string& driver) const;
   Duration late_answer_of(const std::string& driver) const;
+  bool is_secret(std::string_view option) const;
   // The longest that any driver may take for one call of that operation.
   Duration longest(driver::Operation operation) const;
 };
@@ -190,8 +193,13 @@ struct DriverStatus {
   std::uint64_t errors = 0;       // of `calls`: those that failed, in whatever way
   std::uint64_t timeouts = 0;     // of `errors`: those that ended at their deadline
   std::uint64_t turned_away = 0;  // of `errors`: those beyond `calls_waiting`
+  std::uint64_t mounts_lost = 0;  // mounts of its volumes that were lost, each loss counted
   std::string last_error;         // "" if there was none
   std::optional<WallTime> last_error_time;
+  // What is recorded of it, also by those before this process.
+  DriverState state = DriverState::up;
+  std::string state_reason;             // "" where it is up
+  std::optional<WallTime> state_since;  // absent: always up, as far as is known
 };
 
 // The lock of a container (in the same file as those of volumes), held by the chain while it prepares,
@@ -202,10 +210,7 @@ inline std::string container_lock_name(const ContainerKey& key) { return "contai
 struct CallTimes {
   std::string driver, operation;
   std::string outcome;  // ok, refused, not_sent, timed_out, cancelled, failed
-  // So many took at most call_time_bounds[i], and longer than the bound before it; the last: longer than all.
-  std::vector<std::uint64_t> counts;
-  std::uint64_t count = 0;
-  Duration sum = Duration::zero();
+  Histogram times;      // with call_time_bounds()
 };
 // Of the buckets of CallTimes: 1 ms to 600 s.
 const std::vector<Duration>& call_time_bounds();

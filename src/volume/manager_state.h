@@ -25,12 +25,24 @@ inline constexpr Duration time_to_record = std::chrono::seconds(60);
 
 struct Manager::State {
   State(const Parts& given_parts, Policy given_policy)
-      : parts(given_parts), policy(std::move(given_policy)), calls(parts.drivers, policy) {}
+      : parts(given_parts),
+        policy(std::move(given_policy)),
+        calls(
+            parts.drivers, policy,
+            [this](const Context& context, const VolumeKey& volume) { return had_secrets(context, volume); },
+            [this](const Context& context, const std::string& driver, DriverState state,
+                   const std::string& reason,
+                   bool found) { return note_driver(context, driver, state, reason, found); }) {}
 
   Parts parts;
   Policy policy;
   Calls calls;
 
+  // By what is recorded; true where that cannot be read.
+  bool had_secrets(const Context& context, const VolumeKey& volume);
+  // Of a driver that is known only by the name in a request nothing is recorded.
+  Status note_driver(const Context& context, const std::string& driver, DriverState driver_state,
+                     const std::string& reason, bool found);
   Status write(const Context& context, std::string_view what,
                const std::function<Status(Transaction&)>& work) {
     return parts.ledger.write(context, what, work);

@@ -193,7 +193,7 @@ TEST_F(ManagerLife, UsageHasThreeFiguresThatOpenAndClose) {
   EXPECT_THAT(intervals(Kind::referenced, "a"), ElementsAre("closed", "closed"));
   EXPECT_THAT(intervals(Kind::mounted, "a"), ElementsAre("closed"));
   EXPECT_THAT(intervals(Kind::provisioned, "a"), ElementsAre("open"));
-  for (const UsageInterval& one : usage()) {
+  for (const SeenUsage& one : usage()) {
     EXPECT_EQ(one.size_bytes, std::uint64_t{2} << 30U);
     const Duration expected = one.kind != Kind::referenced ? std::chrono::hours(3)
                               : one.container.id == "c1"   ? std::chrono::hours(2)

@@ -172,23 +172,32 @@ std::vector<std::string> ManagerTest::references_to(const std::string& name) con
   return out;
 }
 
-std::vector<UsageInterval> ManagerTest::usage() const {
-  std::vector<UsageInterval> out;
+std::vector<ManagerTest::SeenUsage> ManagerTest::usage() const {
+  std::vector<SeenUsage> out;
+  const UsageColumns columns{.driver = true, .volume = true, .owner = true, .container = true};
   const Moment now = ledger->now(clock);
   const auto done = ledger->read(Context(), "test", [&](Reader& reader) {
-    return reader.usage(now, WallTime(), now.wall + std::chrono::hours(1), [&](const UsageInterval& one) {
-      out.push_back(one);
-      return true;
-    });
+    return reader.usage(now, WallTime(), now.wall + std::chrono::hours(1), columns,
+                        [&](const UsageRecord& one) {
+                          SeenUsage& seen = out.emplace_back();
+                          seen.kind = one.kind;
+                          seen.volume = {std::string(one.driver), std::string(one.volume)};
+                          seen.container = {std::string(one.owner), std::string(one.container)};
+                          seen.size_bytes = one.size_bytes;
+                          seen.start = one.start;
+                          seen.duration = one.duration;
+                          seen.open = one.open;
+                          return true;
+                        });
   });
   EXPECT_TRUE(done) << done.error().text();
-  std::ranges::stable_sort(out, {}, &UsageInterval::start);
+  std::ranges::stable_sort(out, {}, &SeenUsage::start);
   return out;
 }
 
 std::vector<std::string> ManagerTest::intervals(UsageInterval::Kind kind, const std::string& name) const {
   std::vector<std::string> out;
-  for (const UsageInterval& one : usage()) {
+  for (const SeenUsage& one : usage()) {
     if (one.kind == kind && one.volume == volume(name)) out.emplace_back(one.open ? "open" : "closed");
   }
   return out;
@@ -285,7 +294,7 @@ void ManagerTest::expect_events_consistent() const {
 
 void ManagerTest::expect_usage_consistent() const {
   std::multiset<std::string> open, due;
-  for (const UsageInterval& one : usage()) {
+  for (const SeenUsage& one : usage()) {
     if (!one.open) continue;
     const char* kind = one.kind == UsageInterval::Kind::referenced ? "referenced"
                        : one.kind == UsageInterval::Kind::mounted  ? "mounted"

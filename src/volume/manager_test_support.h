@@ -50,7 +50,12 @@ class ManagerTest : public testing::Test {
   std::optional<ForeignRow> foreign(const std::string& name) const;
   std::optional<ContainerRow> container_row(const std::string& id) const;
   std::vector<std::string> references_to(const std::string& name) const;
-  std::vector<UsageInterval> usage() const;
+  struct SeenUsage : UsageInterval {
+    WallTime start = {};
+    Duration duration = {};
+    bool open = false;
+  };
+  std::vector<SeenUsage> usage() const;
   // "open" or "closed" for each interval of that kind and volume, in the order of their start.
   std::vector<std::string> intervals(UsageInterval::Kind kind, const std::string& name) const;
   // Types of all events, without "dvdi."; those of one volume or container where a name is given.

@@ -1,6 +1,7 @@
 // Policy: what holds for one driver.
 
 #include <algorithm>
+#include <cctype>
 
 #include "volume/manager.h"
 
@@ -30,6 +31,13 @@ Duration Policy::deadline(const std::string& driver, Operation operation) const 
     if (const auto deadline = own.find(operation); deadline != own.end()) return deadline->second;
   }
   return of_all(*this, operation);
+}
+
+bool Policy::is_secret(std::string_view option) const {
+  const auto same = [](unsigned char a, unsigned char b) { return std::tolower(a) == std::tolower(b); };
+  return std::ranges::any_of(secret_options, [&](const std::string& part) {
+    return !part.empty() && !std::ranges::search(option, part, same).empty();
+  });
 }
 
 unsigned Policy::at_once(const std::string& driver) const {

@@ -100,11 +100,12 @@ Result<bool> Manager::State::note_found(const Context& context, const VolumeKey&
     row.driver_id = driver_id;
     row.identity = claim.identity;
     row.note = note;
+    row.has_secrets = true;  // what it was asked for with is not known
     DVDI_CHECK(transition(transaction, row, MountState::unknown,
                           {.reason = row.note, .trace_id = context.trace_id()}));
     DVDI_TRY(const bool referenced, transaction.is_referenced(volume));
     if (!referenced) return {};
-    DVDI_CHECK(note_volume(transaction, volume, false, std::nullopt, context.trace_id()));
+    DVDI_CHECK(note_volume(transaction, volume, false, {}, context.trace_id()));
     return transition(transaction, row, MountState::mounted,
                       {.reason = "a live container has it", .trace_id = context.trace_id()});
   }));

@@ -198,7 +198,7 @@ Result<std::string> Recovery::adopt(Transaction& transaction, const VolumeKey& v
     return fmt::format("its mount is {}", mount_state_name(row->state));
   }
   if (!whole) return fmt::format("nothing of it is mounted at {}", row->mount_point);
-  DVDI_CHECK(note_volume(transaction, volume, false, std::nullopt, context_.trace_id()));
+  DVDI_CHECK(note_volume(transaction, volume, false, {}, context_.trace_id()));
   DVDI_CHECK(transition(transaction, *row, MountState::mounted,
                         {.reason = "a live container has it", .trace_id = context_.trace_id()}));
   DVDI_CHECK(settle_debt(transaction, volume, context_.trace_id(), true));
@@ -239,7 +239,7 @@ Status Recovery::take_in(Transaction& transaction, const LiveContainer& live, co
       known = doubtful.emplace(request.volume, std::move(doubt)).first;
     }
     // Also where no mount is found: nobody must take the volume away from under it.
-    DVDI_CHECK(add_reference(transaction, row, request, context_.trace_id()));
+    DVDI_CHECK(add_reference(transaction, row, request, state_.policy, context_.trace_id()));
     if (!known->second.empty()) {
       missing.push_back({live.id, request.volume.driver, request.volume.name, known->second});
     }

@@ -90,7 +90,8 @@ Status transition(Transaction& transaction, MountRow& row, MountState to, const 
     DVDI_TRY(const auto volume, transaction.volume(row.volume));
     DVDI_CHECK(transaction.open_usage({.kind = UsageInterval::Kind::mounted,
                                        .volume = row.volume,
-                                       .size_bytes = volume ? volume->size_bytes : std::nullopt}));
+                                       .size_bytes = volume ? volume->size_bytes : std::nullopt,
+                                       .volume_type = volume ? volume->type : std::string()}));
   }
   if (to == absent) {
     DVDI_CHECK(transaction.erase_mount(row.volume));

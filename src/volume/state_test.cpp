@@ -109,5 +109,50 @@ TEST(SizeOf, ReadsWhatDriversMean) {
   EXPECT_EQ(size_of({}), std::nullopt);
 }
 
+TEST(FactsOf, KeepATypeButNeverASecret) {
+  const Policy policy;
+  const auto type = [&](const driver::Options& options) { return facts_of(options, policy).type; };
+  for (const char* name : {"type", "volumetype", "volume_type", "volume-type", "VolumeType", "TYPE"}) {
+    EXPECT_EQ(type({{name, "gp3"}}), "gp3") << name;
+  }
+  EXPECT_EQ(type({{"fstype", "ext4"}, {"volumetypes", "x"}, {"size", "1"}}), "");
+  EXPECT_EQ(type({{"volumetype", "b"}, {"type", "a"}}), "a");
+  EXPECT_EQ(type({{"type", std::string(255, 'x')}}), std::string(255, 'x'));
+  EXPECT_EQ(type({{"type", std::string(256, 'x')}}), "");
+  EXPECT_EQ(facts_of({{"size", "1"}}, policy).size_bytes, std::uint64_t{1} << 30U);
+  Policy careful;
+  careful.secret_options = {"Type"};
+  EXPECT_EQ(facts_of({{"volumetype", "hunter2"}}, careful).type, "");
+}
+
+TEST_F(StateTest, UsageIsOfTheTypeThatTheVolumeHas) {
+  const driver::Options options = {{"type", "gp3"}, {"size", "1"}};
+  ContainerRow container{.key = {"run", "c"}};
+  container.attribution.labels = {{"team", "a"}};
+  MountRow mount = new_mount(volume("a"));
+  put([&](Transaction& transaction) -> Status {
+    DVDI_CHECK(transaction.put(container));
+    Request request{.volume = volume("a"), .options = options};
+    DVDI_CHECK(refer(transaction, container, request, policy, "t"));  // before anybody knows the volume
+    DVDI_CHECK(transition(transaction, mount, mounting, {}));
+    DVDI_CHECK(note_volume(transaction, volume("a"), false, facts_of(options, policy), "t"));
+    DVDI_CHECK(transition(transaction, mount, mounted, {}));
+    container.key.id = "d";
+    DVDI_CHECK(transaction.put(container));
+    return refer(transaction, container, {.volume = volume("a")}, policy, "t");  // says no type itself
+  });
+  std::vector<std::string> types;
+  const auto read = ledger->read(context(), "test", [&](Reader& reader) {
+    return reader.usage(ledger->now(clock), WallTime::min(), WallTime::max(),
+                        UsageColumns{.type = true, .labels = true}, [&](const UsageRecord& record) {
+                          types.push_back(std::string(record.type) + " " + std::string(record.labels));
+                          return true;
+                        });
+  });
+  ASSERT_TRUE(read) << read.error().text();
+  EXPECT_THAT(types,
+              testing::UnorderedElementsAre(R"(gp3 {"team":"a"})", "gp3 ", "gp3 ", R"(gp3 {"team":"a"})"));
+}
+
 }  // namespace
 }  // namespace dvdi::volume

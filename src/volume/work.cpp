@@ -86,6 +86,7 @@ Result<Mounted> Work::fresh(const Request& request, const std::function<Status(T
                                 cause("never sent: another container mounts it already")));
         }
         row = new_mount(volume_);
+        row.has_secrets = (found && found->has_secrets) || has_secrets(request.options, policy_);
         return transition(transaction, row, MountState::mounting, cause());
       }));
   return mount_first(row, request, with);
@@ -179,7 +180,9 @@ Result<Mounted> Work::record_mounted(MountRow row, const Claim& claim, const Req
       context_.detached(time_to_record), fmt::format("record that {} is mounted", volume_.text()),
       [&](Transaction& transaction) -> Status {
         MountRow copy = row;
-        DVDI_CHECK(note_volume(transaction, volume_, false, size_of(request.options), context_.trace_id()));
+        VolumeFacts facts = facts_of(request.options, policy_);
+        facts.has_secrets = facts.has_secrets || row.has_secrets;
+        DVDI_CHECK(note_volume(transaction, volume_, false, facts, context_.trace_id()));
         DVDI_CHECK(transition(transaction, copy, MountState::mounted, why));
         DVDI_CHECK(settle_debt(transaction, volume_, context_.trace_id(), true));
         if (!foreign.empty()) DVDI_CHECK(note_foreign(transaction, copy, foreign, context_.trace_id()));

@@ -56,6 +56,7 @@ class Client:
 
 @pytest.fixture
 def api(dvdi):
+    dvdi.configure({"sink.audit": {"type": "file", "path": str(dvdi.root / "events.jsonl")}})
     return Client(dvdi.start_daemon().socket)
 
 
@@ -138,10 +139,29 @@ def test_every_call_and_its_errors(dvdi, api):
     assert api.call("GET", "/v1/events/verify", code=200)["count"] >= len(events)
     assert api.call("GET", "/v1/usage?by=owner&since=2026-01-01T00:00:00Z", code=200)["rows"]
     api.call("GET", "/v1/usage?by=colour", code=400)
+    priced = api.call("POST", "/v1/usage", {"by": ["owner", "label:team", "hour"], "prices": {
+        "currency": "EUR", "rules": [{"driver": "loc*", "mounted_hour": "0.5", "per_mount": "1"}]}}, code=200)
+    assert priced["currency"] == "EUR" and float(priced["total"]["cost"]) >= 1
+    api.call("POST", "/v1/usage", {"by": ["role", "role"]}, code=400)
+    api.call("POST", "/v1/usage", {"prices": {"currency": "EUR", "rules": [{"per_mount": 0.5}]}}, code=400)
     api.call("GET", "/v1/usage?since=yesterday", code=400)
     assert "local" in {one["name"] for one in api.call("GET", "/v1/drivers", code=200)["drivers"]}
     assert isinstance(api.call("GET", "/v1/drivers/local/volumes", code=200)["volumes"], list)
     api.call("GET", "/v1/drivers/nobody/volumes", code=404)
+
+    support.eventually(lambda: api.call("GET", "/v1/sinks", code=200)["sinks"][0]["cursor"] > 5)
+    api.call("POST", "/v1/sinks/audit/test", {}, 200)
+    compared = api.call("GET", "/v1/sinks/audit/compare", code=200)
+    assert compared["same"] and compared["first"] == 1 and compared["not_told"] is None
+    api.call("POST", "/v1/sinks/audit/pause", {}, 200)
+    assert api.call("GET", "/v1/sinks", code=200)["sinks"][0]["paused"]
+    api.call("POST", "/v1/sinks/audit/resume", {}, 200)
+    api.call("POST", "/v1/sinks/audit/replay", {"from": 2}, 200)
+    api.call("POST", "/v1/sinks/audit/replay", {"from": 0}, 400)
+    api.call("POST", "/v1/sinks/audit/replay", {"from": "2"}, 400)
+    api.call("POST", "/v1/sinks/audit/replay", {"from": 100000}, 400)
+    api.call("POST", "/v1/sinks/audit/replay", {"from": 2, "to": 3}, 400)
+    api.call("POST", "/v1/sinks/nobody/pause", {}, 404)
 
     # Not in the file, so not served; and a method that is not.
     for target in ("/", "/v1", "/v1/colours", "/v1/volumes/local/v/colours", "/v1/containers/batch"):

@@ -290,7 +290,7 @@ def test_metrics_are_prometheus_text(dvdi):
     dvdi.run("run", "--volume", "local/v:data", "--", "true", code=0)
     text = daemon.call("GET", "/metrics").decode()
     for line in text.splitlines():
-        assert re.match(r'^(# (HELP|TYPE) dvdi_\w+ .+|dvdi_\w+(\{[^}]*\})? [0-9.e+-]+)$', line), line
+        assert re.match(r'^(# (HELP|TYPE) (dvdi|process)_\w+ .+|(dvdi|process)_\w+(\{[^}]*\})? [0-9.e+-]+)$', line), line
     assert 'dvdi_driver_calls_total{driver="local"}' in text
     assert 'dvdi_mounts{state="mounted"} 0' in text
 

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 
+from support import eventually
+
 
 def shell(script):
     return ["--", "sh", "-c", script]
@@ -146,6 +148,48 @@ class TestSecrets:
         assert "cannot log in with <secret>: no" in outputs[0]
         assert plugin.calls("Create")[0]["opts"] == {"api-token": secret}  # the driver got it
         self.assert_unseen(dvdi, secret, *outputs, *self.look_everywhere(dvdi))
+
+    def test_appear_nowhere_though_the_driver_repeats_them_later(self, dvdi):
+        """Unmount and Remove come without the options, and after a restart nobody knows the values."""
+        plugin = dvdi.faulty("rc")
+        secret = "s3cr3t-value-of-this-test"
+        text = f"cannot log in with {secret}: no"
+        daemon = dvdi.start_daemon()
+        outputs = []
+
+        def owed():
+            (one,) = dvdi.json("volume", "inspect", "rc/crypt")["volumes"]
+            return one["owed"]
+
+        plugin.rule("Unmount", "error", times=1, text=text)
+        done = dvdi.run("run", *volume("crypt", **{"api-token": secret}), *shell("exit 0"), code=0)
+        outputs.append(done.stdout + done.stderr)
+        errors = [event["data"].get("error", "") for event in dvdi.events()]
+        errors = [error for error in errors if error]
+        assert any("cannot log in with <secret>: no" in error for error in errors), errors
+        outputs += self.look_everywhere(dvdi)
+        eventually(lambda: not owed())
+        plugin.rule("Remove", "error", times=1, text=text)
+        done = dvdi.run("volume", "rm", "rc/crypt", code=1)
+        assert "cannot log in with <secret>: no" in done.stderr
+        outputs.append(done.stderr)
+
+        plugin.rule("Unmount", "error", times=1, text=text)
+        started = dvdi.start("run", *volume("crypt", **{"api-token": secret}), *shell("echo ready; read x"))
+        assert started.stdout.readline() == "ready\n"
+        daemon.restart()
+        out, err = started.communicate("\n", timeout=30)
+        assert started.returncode == 0
+        errors = [event["data"].get("error", "") for event in dvdi.events()]
+        assert any("text is withheld" in error for error in errors), errors
+        outputs += [out, err, *self.look_everywhere(dvdi)]
+        eventually(lambda: not owed())
+        plugin.rule("Remove", "error", times=1, text=text)
+        done = dvdi.run("volume", "rm", "rc/crypt", code=1)
+        assert "text is withheld" in done.stderr
+        dvdi.run("volume", "rm", "rc/crypt", code=0)
+        outputs += [done.stderr, daemon.call("GET", "/metrics").decode(), daemon.log.read_text(), *self.look_everywhere(dvdi)]
+        self.assert_unseen(dvdi, secret, *outputs)
 
     def test_appear_nowhere_though_the_request_is_wrong(self, dvdi):
         secret = "s3cr3t-value-of-this-test"

@@ -53,6 +53,7 @@ def check_content(deb, unpacked):
                 "/usr/share/man/man1/dvdi.1.gz", "/usr/share/man/man8/dvdid.8.gz", "/usr/share/man/man5/dvdi.toml.5.gz",
                 "/usr/share/doc/dvdi/copyright", "/usr/share/doc/dvdi/changelog.gz", "/usr/share/doc/dvdi/CHANGELOG.md",
                 "/usr/share/doc/dvdi/docs/configuration.md", "/usr/share/doc/dvdi/examples/marathon-hello.json",
+                "/usr/share/dvdi/prometheus/dvdi.rules.yml", "/usr/share/dvdi/prometheus/scrape.yml",
                 "/usr/include/dvdi/dvdi.h", "/usr/share/doc/dvdi/examples/c/prepare.c"]
     [library] = [path.parent for path in unpacked.rglob("libdvdi.so")] or [unpacked / "usr/lib"]
     for name in ["libdvdi.so", "libdvdi.so.0", "pkgconfig/dvdi.pc", "cmake/dvdi/dvdi-config.cmake",

@@ -314,10 +314,12 @@ void Invariants::check_end() {
   const SimulatedScheduler::Alone alone(parts_.scheduler);
   const Context context = Context(parts_.clock).with_timeout(std::chrono::seconds(1));
   const auto done = ledger_->read(context, "check the usage", [&](Reader& reader) {
-    return reader.usage(moment, WallTime(), WallTime::max(), [&](const UsageInterval& one) {
-      if (one.open && one.kind == UsageInterval::Kind::provisioned) open.insert(one.volume.text());
+    const UsageColumns columns{.driver = true, .volume = true};
+    return reader.usage(moment, WallTime(), WallTime::max(), columns, [&](const UsageRecord& one) {
+      const std::string volume = fmt::format("{}/{}", one.driver, one.volume);
+      if (one.open && one.kind == UsageInterval::Kind::provisioned) open.insert(volume);
       if (one.open && one.kind != UsageInterval::Kind::provisioned)
-        broken("usage of " + one.volume.text() + " is still counted at the end");
+        broken("usage of " + volume + " is still counted at the end");
       return true;
     });
   });

@@ -1,0 +1,167 @@
+// Reads the intervals for a report: there may be ten million of them, so nothing is allocated for a row and
+// only those columns are read that the report is about.
+#include <fmt/format.h>
+#include <sqlite3.h>
+
+#include <algorithm>
+#include <limits>
+#include <memory>
+#include <vector>
+
+#include "store/codec.h"
+#include "store/database.h"
+#include "store/ledger.h"
+
+namespace dvdi {
+
+namespace {
+
+struct Finalize {
+  void operator()(sqlite3_stmt* statement) const { sqlite3_finalize(statement); }
+};
+using RawStatement = std::unique_ptr<sqlite3_stmt, Finalize>;
+
+RawStatement prepare(SQLite::Database& database, const std::string& sql) {
+  sqlite3_stmt* statement = nullptr;
+  const int code = sqlite3_prepare_v2(database.getHandle(), sql.c_str(), static_cast<int>(sql.size() + 1),
+                                      &statement, nullptr);
+  if (code != SQLITE_OK) throw SQLite::Exception(database.getHandle(), code);
+  return RawStatement(statement);
+}
+
+bool next(SQLite::Database& database, sqlite3_stmt* statement) {
+  const int code = sqlite3_step(statement);
+  if (code != SQLITE_ROW && code != SQLITE_DONE) throw SQLite::Exception(database.getHandle(), code);
+  return code == SQLITE_ROW;
+}
+
+std::string_view text(sqlite3_stmt* statement, int column) {
+  const auto* begin = static_cast<const char*>(sqlite3_column_blob(statement, column));
+  if (begin == nullptr) return {};
+  return {begin, static_cast<std::size_t>(sqlite3_column_bytes(statement, column))};
+}
+
+struct Text {
+  const char* column;
+  std::string_view UsageRecord::* into;
+};
+
+std::vector<Text> texts_of(const UsageColumns& columns) {
+  std::vector<Text> texts;
+  const auto want = [&](bool wanted, const char* column, std::string_view UsageRecord::* into) {
+    if (wanted) texts.push_back({column, into});
+  };
+  want(columns.driver, "driver", &UsageRecord::driver);
+  want(columns.volume, "volume", &UsageRecord::volume);
+  want(columns.owner, "owner", &UsageRecord::owner);
+  want(columns.container, "container", &UsageRecord::container);
+  want(columns.framework, "framework", &UsageRecord::framework);
+  want(columns.role, "role", &UsageRecord::role);
+  want(columns.principal, "principal", &UsageRecord::principal);
+  want(columns.user, "user", &UsageRecord::user);
+  want(columns.labels, "labels", &UsageRecord::labels);
+  want(columns.type, "volume_type", &UsageRecord::type);
+  return texts;
+}
+
+// The columns of every row, in this order; the texts follow.
+enum Column { kind, size_bytes, start_wall, duration, first_text };
+
+std::string select(const std::vector<Text>& texts, std::string_view further) {
+  std::string sql = "SELECT kind, size_bytes, start_wall, duration";
+  for (const Text& one : texts) sql += fmt::format(", {}", one.column);
+  return sql + std::string(further);
+}
+
+UsageInterval::Kind kind_of(std::string_view name) {
+  if (name == "mounted") return UsageInterval::Kind::mounted;
+  if (name == "provisioned") return UsageInterval::Kind::provisioned;
+  return UsageInterval::Kind::referenced;
+}
+
+}  // namespace
+
+WallTime UsageRecord::end() const {
+  std::int64_t sum = 0;
+  if (__builtin_add_overflow(start.time_since_epoch().count(), duration.count(), &sum))
+    return WallTime::max();
+  return WallTime(Duration(sum));
+}
+
+std::string label_of(std::string_view labels, std::string_view key) {
+  for (auto& [name, value] : labels_of(std::string(labels))) {
+    if (name == key) return std::move(value);
+  }
+  return {};
+}
+
+Result<std::uint64_t> Reader::usage_intervals() {
+  return guarded("count the usage intervals", [&] {
+    return static_cast<std::uint64_t>(std::max<std::int64_t>(
+        0,
+        connection_->database().execAndGet("SELECT coalesce(max(id), 0) FROM usage_intervals").getInt64()));
+  });
+}
+
+Status Reader::usage(const Moment& now, WallTime since, WallTime until, const UsageColumns& columns,
+                     const std::function<bool(const UsageRecord&)>& visit,
+                     const std::function<bool(std::uint64_t)>& look) {
+  return guarded("read the usage", [&] {
+    SQLite::Database& database = connection_->database();
+    const std::vector<Text> texts = texts_of(columns);
+    UsageRecord record;
+    bool wanted = true;
+    std::uint64_t read = 0;
+    constexpr std::uint64_t look_after = std::uint64_t{1} << 16U;
+    const auto visit_row = [&](sqlite3_stmt* row) {
+      ++read;
+      if (read % look_after == 0 && look && !look(read)) {
+        wanted = false;
+        return;
+      }
+      record.kind = kind_of(text(row, kind));
+      record.size_bytes.reset();
+      if (sqlite3_column_type(row, size_bytes) != SQLITE_NULL) {
+        record.size_bytes =
+            static_cast<std::uint64_t>(std::max<std::int64_t>(0, sqlite3_column_int64(row, size_bytes)));
+      }
+      record.start = wall_time(sqlite3_column_int64(row, start_wall));
+      if (record.start >= until || record.end() < since) return;
+      for (std::size_t i = 0; i < texts.size(); ++i) {
+        record.*texts[i].into = text(row, first_text + static_cast<int>(i));
+      }
+      wanted = visit(record);
+    };
+
+    // One pass over the table beats its indexes unless the report is about a small part of it, and how long
+    // ago an interval began that reaches into the report nobody knows.
+    const RawStatement closed =
+        prepare(database, select(texts, " FROM usage_intervals NOT INDEXED WHERE duration IS NOT NULL"));
+    while (wanted && next(database, closed.get())) {
+      record.open = false;
+      record.duration = Duration(std::max<std::int64_t>(0, sqlite3_column_int64(closed.get(), duration)));
+      visit_row(closed.get());
+    }
+
+    // What is open, or was left open by a power cut. The partial index has all of them.
+    const RawStatement open = prepare(
+        database,
+        select(texts,
+               ", start_boot, CASE WHEN i.boot_id = ?1 THEN ?2 ELSE coalesce(last_boot, start_boot) END"
+               " FROM usage_intervals i LEFT JOIN boots USING (boot_id) WHERE duration IS NULL"));
+    sqlite3_bind_text(open.get(), 1, now.boot_id.data(), static_cast<int>(now.boot_id.size()), SQLITE_STATIC);
+    sqlite3_bind_int64(open.get(), 2, nanoseconds(now.boot));
+    const int after_texts = first_text + static_cast<int>(texts.size());
+    while (wanted && next(database, open.get())) {
+      record.open = true;
+      // Always start plus measured duration, never a difference of wall clock times: setting the clock
+      // changes no bill.
+      record.duration =
+          Duration(std::max<std::int64_t>(0, sqlite3_column_int64(open.get(), after_texts + 1) -
+                                                 sqlite3_column_int64(open.get(), after_texts)));
+      visit_row(open.get());
+    }
+  });
+}
+
+}  // namespace dvdi
