@@ -119,11 +119,11 @@ json::value time_or_null(const std::optional<WallTime>& time) {
 }
 
 void put_figures(json::object& into, const UsageSum& sum, bool priced) {
-  for (auto& [name, text] : figures(sum, priced)) {
+  for (const auto& [name, text] : figures(sum, priced)) {
     if (std::string_view(name) == "mounts") {
       into[name] = sum.mounts;
     } else {
-      into[name] = std::move(text);
+      into[name] = text;
     }
   }
 }

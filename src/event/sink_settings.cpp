@@ -100,7 +100,8 @@ Status check_kind(const NatsSinkSettings& nats) {
   if (ways > 1) return wrong("of credentials_file, user with password_file, and token_file only one can be");
   const auto is_token = [](std::string_view text, std::string_view more) {
     return !text.empty() && std::ranges::all_of(text, [&](unsigned char c) {
-      return std::isalnum(c) != 0 || c == '-' || c == '_' || more.find(static_cast<char>(c)) != more.npos;
+      return std::isalnum(c) != 0 || c == '-' || c == '_' ||
+             more.find(static_cast<char>(c)) != std::string_view::npos;
     });
   };
   if (!is_token(nats.stream, "")) return wrong("stream must be letters, digits, - and _");
