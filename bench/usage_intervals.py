@@ -1,17 +1,8 @@
-#!/usr/bin/env python3
-"""Makes a ledger with many usage intervals, and says how long reports of it take.
+"""A ledger with many usage intervals, and reports of it to measure."""
 
-    bench/usage_intervals DVDI STATE_DIR [N]     10,000,000 intervals where no other N is given
-
-DVDI is the program to measure (build it with the preset release). STATE_DIR is made by it and must not be in use; it stays.
-An interval is 250 bytes or so.
-"""
+import contextlib
 import pathlib
-import resource
 import sqlite3
-import subprocess
-import sys
-import time
 
 FILL = """
 INSERT INTO usage_intervals (kind, driver, volume, owner, container, framework, role, principal, user, size_bytes, boot_id,
@@ -41,28 +32,10 @@ REPORTS = (["--by", "role"], ["--by", "volume,day"], ["--by", "role", "--since",
            ["--by", "label:team"], ["--by", "role", "--prices", str(PRICES), "--format", "csv"])
 
 
-def main():
-    if len(sys.argv) not in (3, 4):
-        sys.exit(__doc__)
-    dvdi, state = sys.argv[1], pathlib.Path(sys.argv[2])
-    count = int(sys.argv[3]) if len(sys.argv) == 4 else 10_000_000
-    command = [dvdi, "--state-dir", str(state), "--socket", "none", "usage"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    with sqlite3.connect(state / "state.db") as ledger:
-        if ledger.execute("SELECT count(*) FROM usage_intervals").fetchone()[0] == 0:
+
+def fill(state_db, count):
+    with contextlib.closing(sqlite3.connect(state_db)) as ledger:
+        ledger.execute("PRAGMA synchronous=OFF")
+        with ledger:
             ledger.execute(FILL, {"n": count})
-    ledger.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    ledger.close()
-    print(f"{count} intervals, {(state / 'state.db').stat().st_size >> 20} MiB")
-    for report in REPORTS:
-        start = time.monotonic()
-        done = subprocess.run(command + report, check=False, capture_output=True)
-        taken = time.monotonic() - start
-        most = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
-        lines = done.stdout.count(b"\n")
-        print(f"{taken:6.2f} s  {lines:8} lines, {most:5} MiB at most so far  {' '.join(report)}"
-              f"{'' if done.returncode == 0 else ': ' + done.stderr.decode()}")
-
-
-if __name__ == "__main__":
-    main()
+        ledger.execute("PRAGMA wal_checkpoint(TRUNCATE)")
