@@ -35,6 +35,19 @@ class Connection {
   std::unordered_map<const char*, std::unique_ptr<SQLite::Statement>> statements_;
 };
 
+// Declared after a transaction, so that it goes before its end: a statement that was left in its middle keeps
+// a transaction from ending.
+class EndStatements {
+ public:
+  explicit EndStatements(Connection& connection) : connection_(connection) {}
+  ~EndStatements() { connection_.end_statements(); }
+  EndStatements(const EndStatements&) = delete;
+  EndStatements& operator=(const EndStatements&) = delete;
+
+ private:
+  Connection& connection_;
+};
+
 Error database_error(std::string_view what, const SQLite::Exception& exception);
 
 template <class T>

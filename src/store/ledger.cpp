@@ -4,12 +4,12 @@
 
 #include <filesystem>
 
-#include "base/failpoint.h"
 #include "base/random.h"
 #include "base/sync.h"
 #include "linux/process.h"
 #include "store/codec.h"
 #include "store/database.h"
+#include "store/group_commit.h"
 #include "store/schema.h"
 #include "store/suspect.h"
 
@@ -19,8 +19,7 @@ struct Ledger::State {
   std::string path;
   std::string node_id;
   std::string boot_id;
-  Mutex writing;
-  std::unique_ptr<Connection> writer;
+  std::unique_ptr<GroupCommit> commits;
   Mutex counting;
   Condition counted;
   std::uint64_t written = 0;
@@ -63,18 +62,6 @@ Result<std::string> read_node_id(Connection& connection) {
   });
 }
 
-// Declared after a transaction, so that it goes before its roll-back.
-class EndStatements {
- public:
-  explicit EndStatements(Connection& connection) : connection_(connection) {}
-  ~EndStatements() { connection_.end_statements(); }
-  EndStatements(const EndStatements&) = delete;
-  EndStatements& operator=(const EndStatements&) = delete;
-
- private:
-  Connection& connection_;
-};
-
 constexpr unsigned most_long_reads = 2;
 
 Status read_on(Connection& connection, std::string_view what, const std::function<Status(Reader&)>& work) {
@@ -96,10 +83,11 @@ Result<std::unique_ptr<Ledger>> Ledger::open(const Context& context, const std::
   auto state = std::make_unique<State>();
   state->path = path;
   DVDI_TRY(state->boot_id, dvdi::boot_id());
-  DVDI_TRY(state->writer, Connection::open(path, false));
-  state->writer->wait_for_locks(context);
-  DVDI_CHECK(migrate(*state->writer));
-  DVDI_TRY(state->node_id, read_node_id(*state->writer));
+  DVDI_TRY(auto writer, Connection::open(path, false));
+  writer->wait_for_locks(context);
+  DVDI_CHECK(migrate(*writer));
+  DVDI_TRY(state->node_id, read_node_id(*writer));
+  state->commits = std::make_unique<GroupCommit>(std::move(writer));
   DVDI_TRY(state->reader, Connection::open(path, true));
   return std::unique_ptr<Ledger>(new Ledger(std::move(state)));
 }
@@ -163,41 +151,25 @@ StoreSize Ledger::size() const {
 Status Ledger::write(const Context& context, std::string_view what,
                      const std::function<Status(Transaction&)>& work) {
   DVDI_CHECK(context.check(what));
-  const Clock& clock = system_clock();
-  const BootTime asked = clock.boot();
-  Duration waited{};
-  bool working = false;  // in `work`: what fails then is not counted here
-  const Lock lock(state_->writing);
-  Connection& connection = *state_->writer;
-  connection.wait_for_locks(context);
-  auto done = guarded(what, [&]() -> Status {
-    // Rolls back when it goes out of scope without a commit.
-    SQLite::Transaction scope(connection.database(), SQLite::TransactionBehavior::IMMEDIATE);
-    waited = clock.boot() - asked;
-    const EndStatements end(connection);
-    Transaction transaction(connection, now(context.clock()), state_->node_id, context.caller());
-    working = true;
-    DVDI_CHECK(work(transaction));
-    working = false;
-    DVDI_CHECK(note_boot(connection, transaction.now()));
-    failpoint("store.commit.before", what);
-    const BootTime begun = clock.boot();
-    scope.commit();
-    const Duration took = clock.boot() - begun;
-    failpoint("store.commit.after", what);
-    {
-      const Lock counting(state_->counting);
-      ++state_->written;
-      state_->times.wait.add(write_time_bounds(), waited);
-      state_->times.commit.add(write_time_bounds(), took);
-    }
-    state_->counted.notify_all();
-    return {};
-  });
-  if (!done && !working) {
+  GroupCommit::Times times;
+  const auto done = state_->commits->run(
+      context, what,
+      [&](Connection& connection) {
+        Transaction transaction(connection, now(context.clock()), state_->node_id, context.caller());
+        return work(transaction);
+      },
+      [&](Connection& connection) { return note_boot(connection, now(context.clock())); }, times);
+  {
     const Lock counting(state_->counting);
-    ++state_->times.failures;
+    if (done) {
+      state_->times.wait.add(write_time_bounds(), times.wait);
+      ++state_->written;
+    } else if (!times.refused) {
+      ++state_->times.failures;
+    }
+    if (times.durable) state_->times.commit.add(write_time_bounds(), times.commit);
   }
+  if (done) state_->counted.notify_all();
   if (!done && done.error().code == Code::corrupted) suspect(state_->path);
   return done;
 }
