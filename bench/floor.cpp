@@ -2,6 +2,7 @@
 // each of the two calls, the plugin's calls for volumes that nobody else uses, and durable commits of the
 // same bytes: what is intended and what was done, of each of the two, or one of each where the plugin is not
 // needed.
+#include <fmt/format.h>
 #include <sqlite3.h>
 
 #include <CLI/CLI.hpp>
@@ -43,7 +44,7 @@ class Commits {
  private:
   void check(int code, const char* what) {
     if (code == SQLITE_OK) return;
-    std::fprintf(stderr, "%s: %s\n", what, sqlite3_errmsg(database_));
+    fmt::print(stderr, "{}: {}\n", what, sqlite3_errmsg(database_));
     std::_Exit(1);
   }
 

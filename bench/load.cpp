@@ -1,6 +1,7 @@
 // Clients of a dvdid that prepare containers and clean them up, through libdvdi, as a Mesos agent or a
 // scheduler of one's own does.
 #include <dvdi/dvdi.h>
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -22,7 +23,7 @@ class Client {
   void call(const char* path, const std::string& body) const {
     dvdi_answer* const answer = dvdi_call(client_, "POST", path, body.data(), body.size(), 300'000, nullptr);
     if (dvdi_answer_code(answer) != DVDI_OK) {
-      std::fprintf(stderr, "%s %s: %s\n", path, body.c_str(), dvdi_answer_text(answer));
+      fmt::print(stderr, "{} {}: {}\n", path, body, dvdi_answer_text(answer));
       std::_Exit(1);
     }
     dvdi_answer_free(answer);
@@ -43,9 +44,10 @@ std::string prepare_body(const std::string& id, const std::string& driver, const
   body += R"("staged":false,"request":[)";
   for (std::size_t i = 0; i < volumes.size(); ++i) {
     if (i != 0) body += ',';
-    body += R"({"container_path":"data)" + std::to_string(i) +
-            R"(","mode":"RW","source":{"type":"DOCKER_VOLUME","docker_volume":{"driver":")" + driver +
-            R"(","name":"v)" + std::to_string(volumes[i]) + '"' + options + "}}}";
+    body += fmt::format(
+        R"({{"container_path":"data{}","mode":"RW","source":{{"type":"DOCKER_VOLUME","docker_volume":)"
+        R"({{"driver":"{}","name":"v{}"{}}}}}}})",
+        i, driver, volumes[i], options);
   }
   return body + "]}";
 }

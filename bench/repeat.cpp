@@ -4,6 +4,7 @@
 //
 // "{}" in an argument is another text in each round.
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -29,7 +30,7 @@ void run(std::vector<std::string> command, const std::string& round,
   const int error = ::posix_spawnp(&child, arguments.front(), &actions, nullptr, arguments.data(), environ);
   int status = 0;
   if (error != 0 || ::waitpid(child, &status, 0) != child || status != 0) {
-    std::fprintf(stderr, "%s: %s, status %d\n", arguments.front(), std::strerror(error), status);
+    fmt::print(stderr, "{}: {}, status {}\n", arguments.front(), std::strerror(error), status);
     std::_Exit(1);
   }
 }

@@ -32,7 +32,7 @@ Result<bool> StreamSocket::receive_now(std::string& into) {
       return got > 0;
     }
     if (would_block(errno)) return true;
-    if (errno != EINTR) return fail(os_error("read from the client", errno));
+    if (errno != EINTR) return fail(os_error("read from the socket", errno));
   }
 }
 
@@ -62,7 +62,7 @@ Status StreamSocket::send(const Context& context, std::initializer_list<std::str
     const ssize_t sent = ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent < 0) {
       if (errno == EINTR) continue;
-      if (!would_block(errno)) return fail(os_error("write to the client", errno));
+      if (!would_block(errno)) return fail(os_error("write to the socket", errno));
       DVDI_CHECK(wait(context.with_timeout(timeout), POLLOUT));
       continue;
     }
@@ -89,7 +89,7 @@ void StreamSocket::close() {
 Status StreamSocket::wait(const Context& context, short events) {
   std::array<pollfd, 2> descriptors{pollfd{.fd = socket_.get(), .events = events, .revents = 0},
                                     pollfd{.fd = stop_event_, .events = POLLIN, .revents = 0}};
-  DVDI_CHECK(wait_ready(context, descriptors, "wait for the client"));
+  DVDI_CHECK(wait_ready(context, descriptors, "wait for the other side"));
   if (descriptors[0].revents != 0) return {};
   return fail({.code = Code::cancelled, .message = "the server stops"});
 }
