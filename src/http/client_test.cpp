@@ -189,18 +189,21 @@ INSTANTIATE_TEST_SUITE_P(Tcp, HttpClientOnTcp, testing::Values(Way::tcp));
 
 TEST_P(HttpClient, Posts) {
   auto& server = serve_text("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
-  const auto answer =
-      send(context(), endpoint(),
-           {.method = Method::post, .path = "/a.b?c=d", .headers = {"X-One: 1"}, .body = "{\"x\":1}"});
+  const auto answer = send(context(), endpoint(),
+                           {.method = Method::post,
+                            .path = "/a.b?c=d",
+                            .headers = {"X-One: 1", "Accept: a/b"},
+                            .body = "{\"x\":1}"});
   ASSERT_TRUE(answer) << answer.error().text();
   EXPECT_EQ(answer->status, 200);
   EXPECT_EQ(answer->body, "{}");
   server.stop();
   const std::string seen = server.request();
-  EXPECT_THAT(seen, AllOf(HasSubstr("POST /a.b?c=d HTTP/1.1\r\n"),
-                          HasSubstr(GetParam() == Way::unix ? "Host: localhost\r\n" : "Host: 127.0.0.1:"),
-                          HasSubstr("X-One: 1\r\n"), HasSubstr("Content-Length: 7\r\n"),
-                          testing::EndsWith("\r\n\r\n{\"x\":1}")));
+  EXPECT_THAT(seen,
+              AllOf(HasSubstr("POST /a.b?c=d HTTP/1.1\r\n"),
+                    HasSubstr(GetParam() == Way::unix ? "Host: localhost\r\n" : "Host: 127.0.0.1:"),
+                    HasSubstr("X-One: 1\r\n"), HasSubstr("Accept: a/b\r\n"), testing::Not(HasSubstr("*/*")),
+                    HasSubstr("Content-Length: 7\r\n"), testing::EndsWith("\r\n\r\n{\"x\":1}")));
 }
 
 TEST_P(HttpClient, TheHeadersAreThoseOfTheAnswerItself) {

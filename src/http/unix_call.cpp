@@ -21,7 +21,7 @@ constexpr Duration no_own_limit = std::chrono::hours(24);  // the context has on
 
 std::string text_of(const Request& request) {
   constexpr std::array<std::string_view, 3> names = {"GET", "POST", "DELETE"};
-  std::string text = fmt::format("{} {} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n",
+  std::string text = fmt::format("{} {} HTTP/1.1\r\nHost: localhost\r\n",
                                  names.at(static_cast<std::size_t>(request.method)), request.path);
   for (const std::string& header : request.headers) {
     text += header;
