@@ -14,10 +14,7 @@ Result<std::optional<ContainerRow>> LedgerBooks::find(const Context& context, co
 Result<std::vector<std::string>> LedgerBooks::children(const Context& context, const ContainerKey& key) {
   std::vector<std::string> children;
   DVDI_CHECK(ledger_.read(context, "look for nested containers", [&](Reader& reader) -> Status {
-    DVDI_TRY(const auto rows, reader.live_containers());
-    for (const ContainerRow& row : rows) {
-      if (row.key.owner == key.owner && row.key.id.starts_with(key.id + ".")) children.push_back(row.key.id);
-    }
+    DVDI_TRY(children, reader.live_children(key));
     return {};
   }));
   return children;

@@ -27,6 +27,8 @@ class Reader {
   Result<std::optional<ContainerRow>> container(const ContainerKey& key);
   Result<std::vector<ContainerRow>> containers();
   Result<std::vector<ContainerRow>> live_containers();  // that have not ended
+  // The ids of containers nested in it, at whatever depth, that have not ended.
+  Result<std::vector<std::string>> live_children(const ContainerKey& parent);
   // When one ended: in another boot than `boot_id`, else the one that ended first in this.
   Result<std::optional<Moment>> oldest_end(const std::string& boot_id);
   Result<std::optional<MountRow>> mount(const VolumeKey& volume);
@@ -97,6 +99,8 @@ class Transaction : public Reader {
 
   Status put(const ContainerRow& row);
   Status erase(const ContainerKey& key);
+  // Those that ended in another boot than that moment's, or before it.
+  Status erase_containers_ended_before(const Moment& moment);
   Status put(const MountRow& row);
   Status erase_mount(const VolumeKey& volume);
   Status put(const ReferenceRow& row);

@@ -240,10 +240,16 @@ constexpr const char* containers_sql = "SELECT " DVDI_CONTAINER_COLUMNS
 constexpr const char* live_containers_sql = "SELECT " DVDI_CONTAINER_COLUMNS
                                             " FROM containers "
                                             "WHERE state <> 'ended' ORDER BY since_wall, owner, id";
+// By its index: the first of another boot, else the first of this one.
 constexpr const char* oldest_end_sql =
-    "SELECT ended_boot_id, ended_wall, ended_boot FROM containers WHERE state = 'ended' AND ended_boot IS "
-    "NOT NULL "
-    "ORDER BY ended_boot_id = ?, ended_boot LIMIT 1";
+    "SELECT * FROM (SELECT ended_boot_id, ended_wall, ended_boot FROM containers WHERE state = 'ended' AND "
+    "ended_boot_id < ?1 LIMIT 1) UNION ALL "
+    "SELECT * FROM (SELECT ended_boot_id, ended_wall, ended_boot FROM containers WHERE state = 'ended' AND "
+    "ended_boot_id > ?1 LIMIT 1) UNION ALL "
+    "SELECT * FROM (SELECT ended_boot_id, ended_wall, ended_boot FROM containers WHERE state = 'ended' AND "
+    "ended_boot_id = ?1 ORDER BY ended_boot LIMIT 1) LIMIT 1";
+constexpr const char* children_sql =
+    "SELECT id FROM containers WHERE owner = ?1 AND id > ?2 || '.' AND id < ?2 || '/' AND state <> 'ended'";
 constexpr const char* container_sql = "SELECT " DVDI_CONTAINER_COLUMNS
                                       " FROM containers "
                                       "WHERE owner = ? AND id = ?";
@@ -341,6 +347,13 @@ Result<std::vector<ContainerRow>> Reader::containers() {
 
 Result<std::vector<ContainerRow>> Reader::live_containers() {
   return all("read the containers", connection_->statement(live_containers_sql), read_container);
+}
+
+Result<std::vector<std::string>> Reader::live_children(const ContainerKey& parent) {
+  auto& statement = connection_->statement(children_sql);
+  Binder{statement}(parent);
+  return all<std::string>("look for nested containers", statement,
+                          [](SQLite::Statement& found) { return found.getColumn(0).getString(); });
 }
 
 Result<std::optional<Moment>> Reader::oldest_end(const std::string& boot_id) {

@@ -200,6 +200,12 @@ CREATE TABLE drivers (
   since_boot INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 )sql",
+    R"sql(
+-- Those that ended are remembered for an hour, and may be many more than those that live: neither is looked
+-- for among the others.
+CREATE INDEX containers_live ON containers (since_wall, owner, id) WHERE state <> 'ended';
+CREATE INDEX containers_ended ON containers (ended_boot_id, ended_boot) WHERE state = 'ended';
+)sql",
 };
 
 constexpr int application_id = 0x64766469;  // "dvdi"

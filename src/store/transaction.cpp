@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <array>
 
 #include "store/codec.h"
 #include "store/database.h"
@@ -53,6 +54,11 @@ constexpr const char* put_container_sql =
     "excluded.ended_wall, "
     "ended_boot = excluded.ended_boot, watch = excluded.watch, note = excluded.note";
 constexpr const char* erase_container_sql = "DELETE FROM containers WHERE owner = ? AND id = ?";
+// Three statements, so that each goes by the index.
+constexpr std::array erase_ended_sql = {
+    "DELETE FROM containers WHERE state = 'ended' AND ended_boot_id < ?1",
+    "DELETE FROM containers WHERE state = 'ended' AND ended_boot_id > ?1",
+    "DELETE FROM containers WHERE state = 'ended' AND ended_boot_id = ?1 AND ended_boot < ?2"};
 constexpr const char* put_mount_sql =
     "INSERT OR REPLACE INTO mounts (driver, volume, mount_id, state, pending, mount_point, identity, "
     "boot_id, since_wall, since_boot, mounted_wall, mounted_boot, note, unanswered_boot, folder, driver_id, "
@@ -138,6 +144,18 @@ Status Transaction::erase(const ContainerKey& key) {
     auto& statement = connection_->statement(erase_container_sql);
     Binder{statement}(key);
     statement.exec();
+  });
+}
+
+Status Transaction::erase_containers_ended_before(const Moment& moment) {
+  return guarded("forget the containers that ended", [&] {
+    for (const char* const sql : erase_ended_sql) {
+      auto& statement = connection_->statement(sql);
+      Binder bind(statement);
+      bind(moment.boot_id);
+      if (sql == erase_ended_sql.back()) bind(moment.boot);
+      statement.exec();
+    }
   });
 }
 

@@ -79,15 +79,9 @@ Status forget_failed_container(Transaction& transaction, const ContainerRow& row
 }
 
 Status forget_ended_containers(Transaction& transaction) {
-  DVDI_TRY(const auto containers, transaction.containers());
-  for (const ContainerRow& row : containers) {
-    if (row.state != ContainerState::ended || !row.ended) continue;
-    const bool other_boot = row.ended->boot_id != transaction.now().boot_id;
-    if (other_boot || transaction.now().boot - row.ended->boot > remember_ended) {
-      DVDI_CHECK(transaction.erase(row.key));
-    }
-  }
-  return {};
+  Moment before = transaction.now();
+  before.boot -= remember_ended;
+  return transaction.erase_containers_ended_before(before);
 }
 
 Status refer(Transaction& transaction, const ContainerRow& container, const Request& request,

@@ -428,12 +428,12 @@ Result<std::vector<Owed>> Manager::State::release(const Context& context, const 
 Result<std::vector<ContainerKey>> Manager::dead_containers(const Context& context, const std::string& owner) {
   std::vector<ContainerRow> containers;
   DVDI_CHECK(state_->read(context, "read the containers", [&](Reader& reader) -> Status {
-    DVDI_TRY(containers, reader.containers());
+    DVDI_TRY(containers, reader.live_containers());
     return {};
   }));
   std::vector<ContainerKey> dead;
   for (const ContainerRow& row : containers) {
-    if (row.key.owner != owner || row.state == ContainerState::ended) continue;
+    if (row.key.owner != owner) continue;
     // Only proof counts: a process that cannot be looked at is alive.
     if (process_runs(row.engine).value_or(true)) continue;
     if (row.init && process_runs(*row.init).value_or(true)) continue;
