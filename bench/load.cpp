@@ -37,11 +37,14 @@ std::string container_member(const std::string& id) {
   return R"({"owner":"bench","container_id":{"value":")" + id + R"("}})";
 }
 
-std::string prepare_body(const std::string& id, const std::string& driver, const std::string& options,
-                         const std::vector<unsigned>& volumes) {
+// As an agent asks: the sandbox is there, and it is the agent's.
+std::string prepare_body(const std::string& id, const std::string& directory, const std::string& driver,
+                         const std::string& options, const std::vector<unsigned>& volumes) {
   std::string body = container_member(id);
   body.back() = ',';
-  body += R"("staged":false,"request":[)";
+  body += fmt::format(
+      R"("staged":false,"container_config":{{"directory":"{}","container_info":{{"type":"MESOS","volumes":[)",
+      directory);
   for (std::size_t i = 0; i < volumes.size(); ++i) {
     if (i != 0) body += ',';
     body += fmt::format(
@@ -49,18 +52,19 @@ std::string prepare_body(const std::string& id, const std::string& driver, const
         R"({{"driver":"{}","name":"v{}"{}}}}}}})",
         i, driver, volumes[i], options);
   }
-  return body + "]}";
+  return body + "]}}}";
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   bench::Rounds how;
-  std::string socket, driver = "bench", prefix = "c", options;
+  std::string socket, directory, driver = "bench", prefix = "c", options;
   unsigned volumes = 1, each = 1;
   std::uint64_t keep = 0;
   CLI::App app("Prepare and cleanup over and over; prints one line of JSON");
   app.add_option("--socket", socket, "of dvdid")->required();
+  app.add_option("--directory", directory, "the sandbox of all containers")->required();
   app.add_option("--driver", driver);
   app.add_option("--options", options, "JSON of the volumes' driver_options");
   app.add_option("--prefix", prefix, "containers are called PREFIX-PID-THREAD-NUMBER");
@@ -91,14 +95,15 @@ int main(int argc, char** argv) {
       for (unsigned i = 0; i < each; ++i)
         chosen.push_back(static_cast<unsigned>((number * each + i) % volumes));
       client.call("/v1/prepare",
-                  prepare_body(prefix + "-" + std::to_string(number), driver, options, chosen));
+                  prepare_body(prefix + "-" + std::to_string(number), directory, driver, options, chosen));
     });
     return 0;
   }
   std::vector<std::uint64_t> numbers(how.threads);
   bench::run_rounds(how, [&](unsigned thread, std::mt19937& generator) {
     const std::string id = prefix + "-" + std::to_string(thread) + "-" + std::to_string(numbers[thread]++);
-    client.call("/v1/prepare", prepare_body(id, driver, options, bench::choose(generator, each, volumes)));
+    client.call("/v1/prepare",
+                prepare_body(id, directory, driver, options, bench::choose(generator, each, volumes)));
     client.call("/v1/cleanup", container_member(id));
   });
 }

@@ -351,9 +351,9 @@ def hung_driver(settings):
         for calls in (0, hung):
             client = None
             if calls:
-                client = subprocess.Popen([str(node.tools / "bench_load"), "--socket", node.daemon.socket, "--driver", "hung",
-                                           "--threads", str(calls), "--keep", str(calls), "--volumes", str(calls), "--prefix",
-                                           "hung"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+                client = subprocess.Popen([str(node.tools / "bench_load"), *node.load_options(), "--driver", "hung", "--threads",
+                                           str(calls), "--keep", str(calls), "--volumes", str(calls), "--prefix", "hung"],
+                                          stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
                 running = 'dvdi_driver_calls_running{driver="hung"}'
                 support.eventually(lambda calls=calls, running=running: node.metrics().get(running, 0) >= calls, timeout=120,
                                    what=f"{calls} calls hang")
@@ -455,8 +455,8 @@ def footprint(settings):
         table.rows.append([f"wake-ups of an idle daemon in {sleeps} s", str(woken)])
         targets.append(Target("wake-ups of an idle daemon", woken, 0, unit=""))
         before = node.memory()
-        with subprocess.Popen([str(node.tools / "bench_load"), "--socket", node.daemon.socket, "--driver", "hung", "--threads",
-                               str(hung), "--keep", str(hung), "--volumes", str(hung), "--prefix", "hung"],
+        with subprocess.Popen([str(node.tools / "bench_load"), *node.load_options(), "--driver", "hung", "--threads", str(hung),
+                               "--keep", str(hung), "--volumes", str(hung), "--prefix", "hung"],
                               stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
             support.eventually(lambda: node.metrics().get('dvdi_driver_calls_running{driver="hung"}', 0) >= hung, timeout=120,
                                what="all calls hang")

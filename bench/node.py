@@ -24,6 +24,8 @@ class BenchNode(support.Node):
         self.state_dir = self.root / "state"
         self.plugin_dir = self.root / "plugins"
         self.config_file = self.root / "dvdi.toml"
+        self.sandbox = self.root / "sandbox"
+        self.sandbox.mkdir()
         self.plugin_dir.mkdir()
         self.configure()
         self.hop = self.noop_plugin("hop")
@@ -52,7 +54,10 @@ class BenchNode(support.Node):
         return json.loads(done.stdout)
 
     def load(self, *args):
-        return self.tool("load", "--socket", self.daemon.socket, *args)
+        return self.tool("load", *self.load_options(), *args)
+
+    def load_options(self):
+        return ["--socket", self.daemon.socket, "--directory", str(self.sandbox)]
 
     def floor(self, plugin, *args):
         return self.tool("floor", "--plugin", plugin.socket, "--hop", self.hop.socket, "--database",
