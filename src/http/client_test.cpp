@@ -356,14 +356,25 @@ TEST_P(HttpClient, TheDeadlineEndsACallThatIsNotAnswered) {
 }
 
 TEST_P(HttpClient, TheDeadlineIsForTheWholeAnswer) {
-  // A byte whenever the client has read the last one: it never sees silence, and never an end.
+  // There is always more to read: the client never sees silence, and never an end.
   serve([](int connection) {
     Server::say(connection, "HTTP/1.1 200 OK\r\n\r\n");
-    while (::send(connection, "x", 1, MSG_NOSIGNAL) == 1) std::this_thread::yield();
+    const std::string much(std::size_t{1} << 18U, 'x');
+    while (::send(connection, much.data(), much.size(), MSG_NOSIGNAL) > 0) {
+    }
   });
-  const auto answer =
-      send(Context().with_timeout(milliseconds(150)), endpoint(), {}, {.body_bytes = std::size_t{1} << 40U});
+  const Context short_one = Context().with_timeout(milliseconds(150));
+  int pieces = 0;
+  const auto answer = stream(short_one, endpoint(), {}, {}, [&](std::string_view) {
+    while (short_one.remaining() > Duration::zero()) std::this_thread::yield();
+    ++pieces;
+    return true;
+  });
   expect_error(answer, Code::deadline_exceeded, Outcome::unknown);
+  // libcurl gives away what it has read before it looks up.
+  if (GetParam() == Way::unix) {
+    EXPECT_EQ(pieces, 1);
+  }
 }
 
 TEST_P(HttpClient, CancellationTakesEffectAtOnce) {
