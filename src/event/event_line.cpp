@@ -1,5 +1,7 @@
 #include "event/event_line.h"
 
+#include <fmt/format.h>
+
 #include <charconv>
 
 #include "store/sha256.h"
@@ -48,9 +50,9 @@ std::string node_of(const StoredEvent& event) {
   return dash == std::string_view::npos ? std::string() : std::string(id.substr(0, dash));
 }
 
-std::string_view time_of(const StoredEvent& event) {
+std::string_view attribute_of(const StoredEvent& event, std::string_view name) {
   // Inside of a text the quotes would have backslashes before them, so this is the member.
-  constexpr std::string_view member = R"(,"time":")";
+  const std::string member = fmt::format(R"(,"{}":")", name);
   const std::string_view body = event.body;
   const auto at = body.find(member);
   if (at == std::string_view::npos) return {};

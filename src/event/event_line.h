@@ -28,7 +28,8 @@ std::optional<EventLine> read_event_line(std::string_view line);
 // Could it be the beginning of an event of ours?
 bool begins_event_line(std::string_view text);
 
-std::string node_of(const StoredEvent& event);       // "" if it is none of ours
-std::string_view time_of(const StoredEvent& event);  // RFC 3339; "" likewise
+std::string node_of(const StoredEvent& event);  // "" if it is none of ours
+// A CloudEvents attribute whose value is a text, such as `time` or `type`; "" where it is not there.
+std::string_view attribute_of(const StoredEvent& event, std::string_view name);
 
 }  // namespace dvdi

@@ -85,16 +85,6 @@ bool fit_for_subject(std::string_view text, bool dots) {
   });
 }
 
-// The attribute `type`. Inside of a text the quotes would have backslashes before them.
-std::string_view type_in(const StoredEvent& event) {
-  constexpr std::string_view member = R"(,"type":")";
-  const std::string_view body = event.body;
-  const auto at = body.find(member);
-  if (at == std::string_view::npos) return {};
-  const std::string_view rest = body.substr(at + member.size());
-  return rest.substr(0, rest.find('"'));
-}
-
 Error strange(std::string message) { return Error{.code = Code::corrupted, .message = std::move(message)}; }
 
 Status NatsSink::connect(const Context& context) {
@@ -141,7 +131,7 @@ Status NatsSink::deliver_connected(const Context& context, const std::vector<Sto
   }
   for (const StoredEvent& event : batch) {
     if (event.sequence <= has && event.sequence > again_until_) continue;
-    const std::string_view type = type_in(event);
+    const std::string_view type = attribute_of(event, "type");
     if (!fit_for_subject(type, true)) return strange(fmt::format("event {} has no type", event.sequence));
     DVDI_CHECK(stream_->publish(context, fmt::format("{}.{}", subject_of(node), type),
                                 fmt::format("{}-{}", node, event.sequence), event.json()));

@@ -109,7 +109,7 @@ Result<std::vector<SinkStatus>> Sinks::status(const Context& context) {
       }
       DVDI_TRY(const auto next, reader.events(status.cursor, 1));
       if (next.empty()) continue;
-      status.oldest = parse_time(time_of(next.front()));
+      status.oldest = parse_time(attribute_of(next.front(), "time"));
       status.behind = head.first - next.front().sequence + 1;
     }
     return {};
