@@ -3,15 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <boost/beast/core/string.hpp>
-#include <boost/beast/http/basic_parser.hpp>
-#include <boost/beast/http/error.hpp>
-#include <boost/none.hpp>
-#include <cstdint>
-#include <limits>
 #include <optional>
 
 #include "base/text.h"
+#include "http/piece_parser.h"
 
 namespace dvdi::http {
 
@@ -21,8 +16,6 @@ namespace beast = boost::beast;
 using beast::http::field;
 
 bool same(std::string_view a, std::string_view b) { return beast::iequals(a, b); }
-
-std::string_view view(beast::string_view text) { return {text.data(), text.size()}; }
 
 Refusal refusal_of(const beast::error_code& error, std::size_t header_bytes) {
   if (error == beast::http::error::header_limit) {
@@ -39,41 +32,19 @@ std::string_view RequestHead::header(std::string_view name) const {
   return found == fields.end() ? std::string_view() : found->second;
 }
 
-class RequestParser::Parser final : public beast::http::basic_parser<true> {
+class RequestParser::Parser final : public PieceParser<true> {
  public:
-  explicit Parser(std::size_t header_bytes) : header_bytes_(header_bytes) {
-    constexpr std::size_t most = std::numeric_limits<std::uint32_t>::max();
-    header_limit(static_cast<std::uint32_t>(std::min(header_bytes, most)));
-    body_limit(boost::none);  // the handler reads it in pieces, and has a limit of its own
-  }
+  using PieceParser::PieceParser;
 
   std::expected<std::size_t, Refusal> feed(std::string_view data, std::string& body) {
-    body_ = &body;
-    std::size_t used = 0;
-    while (!is_done()) {
-      const std::string_view rest = data.substr(used);
-      // What ends a chunked body has five bytes at least. Beast asserts that it sees all of them once it has
-      // seen the first three, so it is not asked again before they are there.
-      if (rest.empty() || (waits_ && is_header_done() && rest.size() < 5)) break;
-      beast::error_code error;
-      const bool in_head = !is_header_done();
-      const std::size_t taken = put(boost::asio::const_buffer(rest.data(), rest.size()), error);
-      used += taken;
-      if (in_head) head_bytes_ += taken;
-      waits_ = error == beast::http::error::need_more;
-      if (refusal_) return std::unexpected(std::move(*refusal_));
-      // Beast's limit holds for the first line and for the fields, each; ours for both together. And for the
-      // line of a chunk, and for what follows the last one, there is none.
-      const std::size_t waiting = waits_ ? data.size() - used : 0;
-      if (in_head && head_bytes_ + waiting > header_bytes_) error = beast::http::error::header_limit;
-      if (!in_head && waiting > header_bytes_) error = beast::http::error::bad_chunk;
-      if (waits_ && error == beast::http::error::need_more) break;
-      if (error) return std::unexpected(refusal_of(error, header_bytes_));
-      if (in_head && is_header_done()) {
-        if (auto refused = check_head()) return std::unexpected(std::move(*refused));
-        break;  // the caller may want to answer before it reads the body
-      }
-      if (taken == 0) break;
+    const bool in_head = !is_header_done();
+    beast::error_code error;
+    const std::size_t used = take(data, body, error);
+    if (refusal_) return std::unexpected(std::move(*refusal_));
+    if (error) return std::unexpected(refusal_of(error, header_bytes()));
+    // The caller may want to answer before it reads the body.
+    if (in_head && is_header_done()) {
+      if (auto refused = check_head()) return std::unexpected(std::move(*refused));
     }
     return used;
   }
@@ -136,28 +107,10 @@ class RequestParser::Parser final : public beast::http::basic_parser<true> {
     error = beast::http::error::bad_value;  // stops the parser; the refusal says more
   }
 
-  std::size_t on_body_impl(beast::string_view piece, beast::error_code& /*error*/) override {
-    body_->append(view(piece));
-    return piece.size();
-  }
-  std::size_t on_chunk_body_impl(std::uint64_t /*left*/, beast::string_view piece,
-                                 beast::error_code& error) override {
-    return on_body_impl(piece, error);
-  }
   void on_response_impl(int /*status*/, beast::string_view /*reason*/, int /*version*/,
                         beast::error_code& /*error*/) override {}
-  void on_header_impl(beast::error_code& /*error*/) override {}
-  void on_body_init_impl(const boost::optional<std::uint64_t>& /*length*/,
-                         beast::error_code& /*error*/) override {}
-  void on_chunk_header_impl(std::uint64_t /*size*/, beast::string_view /*extensions*/,
-                            beast::error_code& /*error*/) override {}
-  void on_finish_impl(beast::error_code& /*error*/) override {}
 
-  std::size_t header_bytes_;
-  std::size_t head_bytes_ = 0;  // taken so far
-  bool waits_ = false;          // cannot go on with what it was given last
   int hosts_ = 0;
-  std::string* body_ = nullptr;  // of the feed() that runs
   RequestHead head_;
   std::optional<Refusal> refusal_;
 };
