@@ -21,6 +21,27 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   target_compile_options(dvdi_options INTERFACE -Wno-restrict -Wno-null-dereference)
 endif()
 
+# What of OpenSSL needs nothing of the rest of it. Hidden, where a library of a program brings the shared one, too.
+add_library(dvdi_crypto_static INTERFACE)
+target_link_libraries(dvdi_crypto_static INTERFACE ${CRYPTO_STATIC})
+target_link_options(dvdi_crypto_static INTERFACE LINKER:--exclude-libs,libcrypto.a)
+
+# dvdi_starts_fast(NAME)
+# A short command: it loads nothing but libc and libm, since relocating the rest takes longer than the command. Their
+# static libraries come first, and --as-needed drops the others.
+find_library(BOOST_JSON_STATIC libboost_json.a REQUIRED)
+find_library(SQLITE_STATIC libsqlite3.a REQUIRED)
+find_library(BOOST_CONTAINER_STATIC libboost_container.a REQUIRED)
+function(dvdi_starts_fast name)
+  if(DVDI_SANITIZE)  # their run-time libraries are in C++
+    return()
+  endif()
+  target_sources(${name} PRIVATE ${CMAKE_SOURCE_DIR}/src/cli/fmt_definitions.cpp)
+  target_link_options(${name} PRIVATE
+    LINKER:--as-needed,--whole-archive,${BOOST_JSON_STATIC},${BOOST_CONTAINER_STATIC},${SQLITE_STATIC},--no-whole-archive
+    -static-libstdc++ -static-libgcc)
+endfunction()
+
 # dvdi_library(NAME SOURCES a.cpp ... [LINKS lib ...] [PRIVATE_LINKS lib ...])
 # LINKS are what the folder's headers show; PRIVATE_LINKS what only its sources use.
 function(dvdi_library name)

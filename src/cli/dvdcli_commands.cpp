@@ -7,11 +7,11 @@
 #include <filesystem>
 #include <system_error>
 
+#include "base/sha256.h"
 #include "base/sync.h"
 #include "base/text.h"
 #include "daemon/client.h"
 #include "spec/volume.h"
-#include "store/sha256.h"
 
 namespace dvdi::cli {
 

@@ -4,7 +4,7 @@
 
 #include <charconv>
 
-#include "store/sha256.h"
+#include "base/sha256.h"
 
 namespace dvdi {
 

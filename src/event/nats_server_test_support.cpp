@@ -14,7 +14,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include "store/sha256.h"
+#include "base/sha256.h"
 
 namespace dvdi {
 

@@ -11,8 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "base/sha256.h"
 #include "event/sink.h"
-#include "store/sha256.h"
 
 namespace dvdi {
 

@@ -28,7 +28,7 @@ def run(*command, **options):
 def check_content(deb, unpacked):
     fields = dict(re.findall(r"^([\w-]+): (.*)$", run("dpkg-deb", "--field", deb).stdout, re.M))
     expect(fields.get("Package") == "dvdi", f"the package is called {fields.get('Package')}")
-    for library in ["libc6", "libcurl4", "libsqlite3-0", "libprotobuf"]:
+    for library in ["libc6", "libcurl4", "libsqlite3-0", "libnats"]:
         expect(library in fields.get("Depends", ""), f"it does not depend on {library}: {fields.get('Depends')}")
     for program in ["e2fsprogs", "xfsprogs"]:
         expect(program in fields.get("Recommends", ""), f"it does not recommend {program}")

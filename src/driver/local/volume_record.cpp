@@ -1,12 +1,11 @@
 #include "driver/local/volume_record.h"
 
 #include <fmt/format.h>
-#include <openssl/evp.h>
 
-#include <array>
 #include <charconv>
 
 #include "base/json.h"
+#include "base/sha256.h"
 #include "base/text.h"
 
 namespace dvdi::driver::local {
@@ -16,14 +15,9 @@ namespace {
 constexpr std::size_t longest_escaped = 140;
 constexpr std::size_t kept_of_long = 100;
 
-std::string digest(std::string_view text) {
-  std::array<unsigned char, EVP_MAX_MD_SIZE> bytes{};
-  unsigned size = 0;
-  if (EVP_Digest(text.data(), text.size(), bytes.data(), &size, EVP_sha256(), nullptr) != 1) std::abort();
-  std::string out;
-  for (std::size_t i = 0; i < 16; ++i) out += fmt::format("{:02x}", bytes[i]);
-  return out;
-}
+constexpr std::size_t digest_digits = 32;
+
+std::string digest(std::string_view text) { return sha256_hex(text).substr(0, digest_digits); }
 
 bool stays(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
