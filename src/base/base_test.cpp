@@ -1,11 +1,21 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <array>
+#include <atomic>
+#include <latch>
+#include <set>
+#include <stdexcept>
 #include <thread>
 
+#include "base/fake_clock_test.h"
 #include "base/glob.h"
 #include "base/json.h"
+#include "base/kept_threads.h"
 #include "base/random.h"
+#include "base/sha256.h"
 #include "base/sync.h"
 #include "base/text.h"
 
@@ -91,6 +101,132 @@ TEST(Json, SaysWhereTheTextIsWrong) {
   EXPECT_FALSE(json::parse("{} {}", "the request"));
   EXPECT_FALSE(json::parse(std::string(65, '['), "the request"));
   EXPECT_TRUE(json::parse(" {\"a\": [1]} ", "the request"));
+}
+
+TEST(Json, ReadsTheTextsOfSomeMembers) {
+  std::string a = "old", b = "old";
+  const std::array members = {json::TextMember{"a", &a}, json::TextMember{"b", &b}};
+  const auto read = [&](std::string_view text) {
+    return json::read_texts(text, members, "the event").has_value();
+  };
+  ASSERT_TRUE(read(R"( {"x":{"a":"inner","y":["b"]},"a":"1\u00e4\n2","c":[{"b":"no"}],"z":null} )"));
+  EXPECT_EQ(a, "1\u00e4\n2");
+  EXPECT_EQ(b, "");
+  ASSERT_TRUE(read(R"({"a":"first","b":"x","a":"last"})"));
+  EXPECT_EQ(a, "last") << "as in a value";
+  ASSERT_TRUE(read(R"({"a":{"a":"x"},"b":7})"));
+  EXPECT_EQ(a, "");
+  EXPECT_EQ(b, "");
+  ASSERT_TRUE(read(R"(["a","x"])"));
+  EXPECT_EQ(a, "");
+  ASSERT_TRUE(read(R"({"a":"first","b":"x","a":1})"));
+  EXPECT_EQ(a, "");
+  for (const char* text :
+       {"", "{", "{\"a\":\"x\"", "{\"a\":\"x\"} {}", "{\"a\":}", "{\"a\":\"\xff\"}", "{'a':1}"}) {
+    EXPECT_FALSE(read(text)) << text;
+    EXPECT_FALSE(json::parse(text, "the event")) << text;
+  }
+  EXPECT_FALSE(read(std::string(65, '[') + std::string(65, ']')));
+  EXPECT_TRUE(read(std::string(64, '[') + std::string(64, ']')));
+  EXPECT_THAT(json::read_texts("{\n \"a\": }", members, "the event").error().message,
+              HasSubstr("the event is not JSON: "));
+}
+
+TEST(Sha256, IsTheStandardOne) {
+  EXPECT_EQ(sha256_hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+// With threads of their own, and with threads that stay, from the second on.
+class RunParallel : public testing::TestWithParam<bool> {
+ protected:
+  void SetUp() override {
+    if (GetParam()) keep_threads_of_run_parallel();
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Threads, RunParallel, testing::Bool(),
+                         [](const auto& kept) { return kept.param ? "kept" : "ended"; });
+
+TEST_P(RunParallel, AllPiecesRunAtTheSameTime) {
+  for (int round = 0; round < 20; ++round) {
+    std::latch all(8);
+    std::atomic<int> done = 0;
+    run_parallel(std::vector<std::function<void()>>(8, [&] {
+      all.arrive_and_wait();
+      ++done;
+    }));
+    EXPECT_EQ(done, 8);
+  }
+}
+
+TEST_P(RunParallel, PiecesMayHavePiecesOfTheirOwn) {
+  std::latch all(64);
+  run_parallel(std::vector<std::function<void()>>(
+      8, [&] { run_parallel(std::vector<std::function<void()>>(8, [&] { all.arrive_and_wait(); })); }));
+  EXPECT_TRUE(all.try_wait());
+}
+
+TEST_P(RunParallel, ThreadsAreUsedAgain) {
+  std::mutex mutex;
+  std::set<std::thread::id> seen;
+  for (int round = 0; round < 100; ++round) {
+    run_parallel({[] {},
+                  [&] {
+                    const std::lock_guard lock(mutex);
+                    seen.insert(std::this_thread::get_id());
+                  }});
+  }
+  // One that is not back yet is not waited for.
+  EXPECT_TRUE(!GetParam() || seen.size() < 50) << seen.size();
+}
+
+TEST_P(RunParallel, WaitsForTheOthersAlsoWhereTheFirstPieceThrows) {
+  std::atomic<bool> done = false;
+  std::latch thrown(1);
+  EXPECT_THROW(run_parallel({[&] {
+                               thrown.count_down();
+                               throw std::runtime_error("x");
+                             },
+                             [&] {
+                               thrown.wait();
+                               std::this_thread::yield();
+                               done = true;
+                             }}),
+               std::runtime_error);
+  EXPECT_TRUE(done);
+}
+
+TEST_P(RunParallel, AChildOfForkHasThreadsOfItsOwn) {
+#ifdef __SANITIZE_THREAD__
+  GTEST_SKIP() << "ThreadSanitizer makes no thread in a child of a process with several";
+#endif
+  const auto both = [] {
+    std::latch all(2);
+    run_parallel(std::vector<std::function<void()>>(2, [&] { all.arrive_and_wait(); }));
+  };
+  both();
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    both();
+    ::_exit(0);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+TEST(Context, ALongWaitLooksSeldomAtItsDeadline) {
+  FakeClock clock;
+  const auto waits = [&](Duration timeout) { return Context(clock).with_timeout(timeout).longest_wait(); };
+  using std::chrono::hours;
+  using std::chrono::milliseconds;
+  using std::chrono::seconds;
+  EXPECT_EQ(Context(clock).longest_wait(), hours(1));
+  EXPECT_EQ(waits(hours(24)), hours(1));
+  EXPECT_EQ(waits(seconds(100)), seconds(50));
+  EXPECT_EQ(waits(milliseconds(1500)), seconds(1));
+  EXPECT_EQ(waits(milliseconds(700)), milliseconds(700)) << "and no longer";
+  EXPECT_EQ(waits(seconds(0)), seconds(0));
 }
 
 TEST(Text, Pieces) {

@@ -41,6 +41,12 @@ Duration Context::remaining() const {
   return std::max(Duration::zero(), deadline_ - clock_->boot());
 }
 
+Duration Context::longest_wait() const {
+  constexpr Duration shortest = std::chrono::seconds(1), longest = std::chrono::hours(1);
+  const Duration left = remaining();
+  return std::min(left, std::clamp(left / 2, shortest, longest));
+}
+
 Status Context::check(std::string_view what) const {
   if (cancelled()) return Error{.code = Code::cancelled, .message = fmt::format("{}: cancelled", what)};
   if (remaining() == Duration::zero()) {

@@ -40,6 +40,10 @@ class Context {
   BootTime deadline() const { return deadline_; }
   bool has_deadline() const { return deadline_ != BootTime::max(); }
   Duration remaining() const;  // never negative; Duration::max() without a deadline
+  // How long a wait may go on before it looks at the deadline again, because its own clock stands still while
+  // the machine sleeps: half of what remains, a second at least, an hour at most. So a long wait wakes
+  // seldom, and many do not keep a processor busy.
+  Duration longest_wait() const;
   const std::stop_token& stop() const { return stop_; }
   bool cancelled() const { return stop_.stop_requested(); }
   // Goes into events, logs and driver calls: one id from the request to its last effect.

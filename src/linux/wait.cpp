@@ -30,9 +30,7 @@ Status wait_ready(const Context& context, std::span<pollfd> descriptors, std::st
   for (;;) {
     // Look at the descriptors before the context: what has come is taken, also in the last moment.
     auto ended = context.check(what);
-    // In slices, because poll's clock stands still while the machine sleeps and the context's does not.
-    const Duration slice = std::min<Duration>(std::chrono::seconds(1), context.remaining());
-    const auto milliseconds = std::chrono::ceil<std::chrono::milliseconds>(slice).count();
+    const auto milliseconds = std::chrono::ceil<std::chrono::milliseconds>(context.longest_wait()).count();
     const int ready = ::poll(all.data(), all.size(), ended ? static_cast<int>(milliseconds) : 0);
     if (ready < 0 && errno != EINTR) return fail(os_error(what, errno));
     if (ready > 0) {
