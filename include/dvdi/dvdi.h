@@ -70,12 +70,13 @@ DVDI_API const char* dvdi_version(void);
 DVDI_API const char* dvdi_code_name(dvdi_code code);
 
 /* `socket` is the path of the daemon's socket; NULL: the environment's DVDI_SOCKET, else
- * /run/dvdi/dvdid.sock. Connects to nothing: each call has a connection of its own, so that a daemon that was
- * restarted meanwhile is found again. NULL: no memory. */
+ * /run/dvdi/dvdid.sock. Connects to nothing: a call makes a connection, which stays open for the next one (64
+ * of them at most, for calls at the same time). A daemon that was restarted meanwhile is found again, and a
+ * child of fork() makes its own. NULL: no memory. */
 DVDI_API dvdi_client* dvdi_client_new(const char* socket);
 DVDI_API void dvdi_client_free(dvdi_client* client); /* no call of it may be running */
 
-/* Both of these: before the client's first call.
+/* Both of these: while no call of the client runs.
  * `trace_id` goes into every event of its calls, and into the daemon's calls to drivers: at most 64 of A-Z
  * a-z 0-9 . _ - or the answer is DVDI_INVALID_ARGUMENT. NULL or "" (the default): the daemon makes one each
  * call. */

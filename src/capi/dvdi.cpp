@@ -1,4 +1,4 @@
-// The C API: each function is a thin layer over http::send() that lets no exception out.
+// The C API: each function is a thin layer over http::Connections that lets no exception out.
 #include "dvdi/dvdi.h"
 
 #include <fmt/format.h>
@@ -26,6 +26,8 @@ using std::chrono::milliseconds;
 
 constexpr std::string_view default_socket = "/run/dvdi/dvdid.sock";
 constexpr std::size_t default_max_answer = std::size_t{64} << 20U;
+// Of one client: calls that run at the same time each need one.
+constexpr std::size_t most_idle_connections = 64;
 constexpr std::size_t max_trace_id = 64;  // as the daemon has it
 // Longer waits are cut to this, as the clock counts nanoseconds in 64 bits.
 constexpr std::int64_t longest_ms = milliseconds(std::chrono::years(10)).count();
@@ -33,10 +35,13 @@ constexpr std::int64_t longest_ms = milliseconds(std::chrono::years(10)).count()
 }  // namespace
 
 struct dvdi_client {
+  explicit dvdi_client(std::string path) : socket(std::move(path)) {}
+
   std::string socket;
   std::string trace_id = {};
   std::int64_t patience_ms = 0;
   std::size_t max_answer = default_max_answer;
+  mutable dvdi::http::Connections connections{most_idle_connections};
 };
 
 struct dvdi_cancellation {
@@ -162,7 +167,7 @@ dvdi_answer call(const dvdi_client* client, const char* method_name, const char*
     context = context.with_timeout(milliseconds(timeout_ms + client->patience_ms));
   }
   if (cancellation != nullptr) context = context.with_stop(cancellation->source.get_token());
-  return answer_of(*client, http::send(context, {.unix_socket = client->socket}, request,
+  return answer_of(*client, client->connections.send(context, {.unix_socket = client->socket}, request,
                                        {.body_bytes = client->max_answer}));
 }
 
@@ -191,7 +196,7 @@ dvdi_client* dvdi_client_new(const char* socket) {
       const char* environment = ::secure_getenv("DVDI_SOCKET");
       path = environment == nullptr || *environment == '\0' ? default_socket : environment;
     }
-    return std::make_unique<dvdi_client>(dvdi_client{.socket = std::move(path)}).release();
+    return std::make_unique<dvdi_client>(std::move(path)).release();
   } catch (...) {
     return nullptr;
   }

@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "base/clock.h"
+#include "base/sync.h"
 #include "base/text.h"
 #include "daemon/usage_wire.h"
 #include "daemon/wire.h"
@@ -54,17 +55,39 @@ using OwnedAnswer = std::unique_ptr<dvdi_answer, Free<dvdi_answer_free>>;
 
 }  // namespace
 
+// Those of the C API that have no call: each has a trace id for itself.
+struct Client::Handles {
+  Mutex mutex;
+  std::vector<OwnedClient> idle;
+
+  OwnedClient take() {
+    const Lock lock(mutex);
+    if (idle.empty()) return nullptr;
+    OwnedClient last = std::move(idle.back());
+    idle.pop_back();
+    return last;
+  }
+  void give_back(OwnedClient one) {
+    const Lock lock(mutex);
+    idle.push_back(std::move(one));
+  }
+};
+
+Client::Client(std::string socket) : socket_(std::move(socket)), handles_(std::make_unique<Handles>()) {}
+Client::~Client() = default;
+
 Result<std::string> Client::call_text(const Context& context, const char* method, const std::string& path,
                                       const std::string& body) {
-  const OwnedClient client(dvdi_client_new(socket_.c_str()));
+  OwnedClient client = handles_->take();
+  if (!client) client.reset(dvdi_client_new(socket_.c_str()));
   const OwnedCancellation cancellation(dvdi_cancellation_new());
   if (!client || !cancellation)
     return Error{.code = Code::resource_exhausted,
                  .message = "no memory for a call of the daemon",
                  .outcome = Outcome::not_sent};
   // A trace id that cannot be sent is replaced by one that the daemon makes.
-  if (!context.trace_id().empty())
-    std::ignore = dvdi_client_set_trace_id(client.get(), context.trace_id().c_str());
+  if (dvdi_client_set_trace_id(client.get(), context.trace_id().c_str()) != DVDI_OK)
+    std::ignore = dvdi_client_set_trace_id(client.get(), nullptr);
   // The daemon ends at our deadline by itself, with an error that says more than ours would.
   dvdi_client_set_limits(client.get(), patience.count(), max_answer_bytes);
   std::int64_t timeout_ms = 0;
@@ -73,6 +96,7 @@ Result<std::string> Client::call_text(const Context& context, const char* method
   const std::stop_callback cancel(context.stop(), [&] { dvdi_cancel(cancellation.get()); });
   const OwnedAnswer answer(dvdi_call(client.get(), method, path.c_str(), body.data(), body.size(), timeout_ms,
                                      cancellation.get()));
+  handles_->give_back(std::move(client));
   std::size_t size = 0;
   const char* text = dvdi_answer_body(answer.get(), &size);
   if (dvdi_answer_code(answer.get()) == DVDI_OK) return std::string(text, size);
@@ -134,6 +158,13 @@ Result<std::vector<ContainerView>> Client::containers(const Context& context, bo
   DVDI_TRY(const json::value answer,
            call(context, "GET", ended ? "/v1/containers?ended=true" : "/v1/containers"));
   return list<ContainerView>(answer, "containers", wire::container_view_of);
+}
+
+Result<ContainerView> Client::find_container(const Context& context, const ContainerKey& key) {
+  DVDI_TRY(const json::value answer,
+           call(context, "GET",
+                fmt::format("/v1/containers/{}/{}", percent_encode(key.owner), percent_encode(key.id))));
+  return wire::container_view_of(answer);
 }
 
 Result<ContainerView> Client::container(const Context& context, const std::string& id) {

@@ -16,11 +16,11 @@ struct DaemonHealth {
   std::string state_dir;
 };
 
-// Calls by way of the C API. A connection for each call, so a daemon that was restarted meanwhile is found
-// again. Thread-safe.
+// Calls by way of the C API. Connections stay open from one call to the next. Thread-safe.
 class Client final : public Api {
  public:
-  explicit Client(std::string socket) : socket_(std::move(socket)) {}
+  explicit Client(std::string socket);
+  ~Client() override;
 
   // unavailable if nobody listens there.
   Result<DaemonHealth> health(const Context& context);
@@ -31,6 +31,7 @@ class Client final : public Api {
   Result<std::vector<isolator::Owed>> cleanup(const Context& context,
                                               const isolator::ContainerKey& key) override;
   Result<std::vector<ContainerView>> containers(const Context& context, bool ended) override;
+  Result<ContainerView> find_container(const Context& context, const isolator::ContainerKey& key) override;
   Result<ContainerView> container(const Context& context, const std::string& id) override;
   Result<Volumes> volumes(const Context& context, bool ask_drivers) override;
   Result<VolumeView> volume(const Context& context, const std::string& driver,
@@ -64,10 +65,12 @@ class Client final : public Api {
   Result<std::string> call_text(const Context& context, const char* method, const std::string& path,
                                 const std::string& body);
 
+  struct Handles;
   Status ask_sink(const Context& context, const std::string& name, const std::string& what,
                   const json::object& body = {});
 
   const std::string socket_;
+  const std::unique_ptr<Handles> handles_;
 };
 
 }  // namespace dvdi

@@ -16,7 +16,7 @@ bool sendable(std::string_view text) {
   return std::ranges::none_of(text, [](char c) { return c == '\r' || c == '\n' || c == '\0'; });
 }
 
-Status check_request(const Endpoint& endpoint, const Request& request) {
+Status check_parts(const Endpoint& endpoint, const Request& request) {
   const auto refuse = [&](std::string_view text) {
     return fail(failure(Code::invalid_argument, Outcome::not_sent, endpoint, text));
   };
@@ -34,14 +34,19 @@ Status check_request(const Endpoint& endpoint, const Request& request) {
 
 Result<Response> call(const Context& context, const Endpoint& endpoint, const Request& request,
                       const Limits& limits, const OnPiece* on_piece) {
-  DVDI_CHECK(check_request(endpoint, request));
-  if (auto ended = context.check(printable(endpoint.text())); !ended)
-    return ended_call(std::move(ended).error(), false);
+  DVDI_CHECK(check_request(context, endpoint, request));
   return endpoint.unix_socket.empty() ? call_over_tcp(context, endpoint, request, limits, on_piece)
                                       : call_over_unix(context, endpoint, request, limits, on_piece);
 }
 
 }  // namespace
+
+Status check_request(const Context& context, const Endpoint& endpoint, const Request& request) {
+  DVDI_CHECK(check_parts(endpoint, request));
+  if (auto ended = context.check(printable(endpoint.text())); !ended)
+    return fail(ended_call(std::move(ended).error(), false));
+  return {};
+}
 
 Error failure(Code code, Outcome outcome, const Endpoint& endpoint, std::string_view text) {
   return Error{.code = code,

@@ -14,6 +14,7 @@ Error ended_call(Error error, bool sent);
 // The request has been checked. nullptr: the whole body is kept.
 Result<Response> call_over_unix(const Context& context, const Endpoint& endpoint, const Request& request,
                                 const Limits& limits, const OnPiece* on_piece);
+Status check_request(const Context& context, const Endpoint& endpoint, const Request& request);
 Result<Response> call_over_tcp(const Context& context, const Endpoint& endpoint, const Request& request,
                                const Limits& limits, const OnPiece* on_piece);
 

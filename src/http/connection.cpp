@@ -1,6 +1,7 @@
 #include "http/connection.h"
 
 #include <poll.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
@@ -49,6 +50,14 @@ void Connection::cancel(bool& reason) {
 
 void Connection::client_gone() { cancel(gone_); }
 void Connection::stop() { cancel(stopped_); }
+
+bool Connection::end_if_kept() {
+  const std::lock_guard lock(mutex_);
+  if (!kept_) return false;
+  kept_ = false;
+  // For reading alone: the answer to what came before must still go out.
+  return ::shutdown(socket_.get(), SHUT_RD) == 0;
+}
 
 std::stop_token Connection::begin() {
   const std::lock_guard lock(mutex_);
@@ -116,7 +125,15 @@ void Connection::run_handler(const Context& context, IncomingRequest& request, A
 }
 
 bool Connection::serve_request() {
-  if (unparsed_.empty() && !wait_for_request()) return false;
+  const auto keep = [&](bool kept) {
+    const std::lock_guard lock(mutex_);
+    kept_ = kept;
+  };
+  keep(has_served_);
+  const bool comes = !unparsed_.empty() || wait_for_request();
+  keep(false);
+  if (!comes) return false;
+  has_served_ = true;
   RequestParser parser(common_.limits.header_bytes);
   std::string body;
   std::optional<Refusal> refusal;

@@ -36,6 +36,9 @@ class Connection {
   // From any thread. What they cancel is told on that thread.
   void client_gone();
   void stop();
+  // True: it waited for another request after those that it had, and will end instead. A request that comes
+  // meanwhile is answered, or its client is told that nobody has read it.
+  bool end_if_kept();
 
  private:
   bool serve_request();  // true: there may be another one
@@ -53,10 +56,12 @@ class Connection {
   bool refused_;
   StreamSocket socket_;
   std::string unparsed_;
+  bool has_served_ = false;
 
   std::mutex mutex_;  // protects what follows
   bool gone_ = false;
   bool stopped_ = false;
+  bool kept_ = false;         // between two requests
   std::stop_source current_;  // of the request that runs
 };
 

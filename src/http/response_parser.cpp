@@ -74,6 +74,7 @@ std::expected<std::size_t, ResponseParser::Problem> ResponseParser::feed(std::st
 
 bool ResponseParser::end() { return parser_->end(); }
 bool ResponseParser::done() const { return parser_->is_done(); }
+bool ResponseParser::keeps_connection() const { return done() && parser_->keep_alive(); }
 int ResponseParser::status() const { return parser_->status(); }
 std::map<std::string, std::string, std::less<>> ResponseParser::take_headers() {
   return std::move(parser_->headers());

@@ -12,6 +12,7 @@
 #include <charconv>
 #include <cstdint>
 #include <exception>
+#include <functional>
 #include <map>
 #include <system_error>
 #include <thread>
@@ -105,6 +106,7 @@ class ThreadedServer final : public Server {
   bool no_room();
   void tell(int socket, std::string_view why) const;
   void begin(UniqueFd socket);
+  bool end_kept(const std::function<bool(const Connection&)>& may_end);
   void over(std::uint64_t id);
   void client_gone(std::uint64_t id);
   void join_finished();
@@ -266,18 +268,22 @@ void ThreadedServer::begin(UniqueFd socket) {
   const std::size_t count = running_.size();
   if (count >= std::size_t{common_.limits.connections} + heard_beyond_limit)
     return tell(descriptor, "the server has too many connections; try again later");
-  const auto of_user = std::ranges::count_if(
-      running_, [&](const auto& one) { return one.second.connection->peer().uid == peer.uid; });
-  if (peer.uid != 0 && std::cmp_greater_equal(of_user, common_.limits.connections_of_user))
+  const auto is_peers = [&](const Connection& one) { return one.peer().uid == peer.uid; };
+  const auto of_user =
+      std::ranges::count_if(running_, [&](const auto& one) { return is_peers(*one.second.connection); });
+  // Those that clients keep open for later make room.
+  if (peer.uid != 0 && std::cmp_greater_equal(of_user, common_.limits.connections_of_user) &&
+      !end_kept(is_peers))
     return tell(descriptor, "this user has too many connections; try again later");
   const std::uint64_t id = next_id_++;
   // Edge-triggered and for nothing but the end (EPOLLHUP comes unasked): data wakes only the connection's
   // thread. A client that shut down its sending side alone is not that.
   if (!watch(EPOLL_CTL_ADD, descriptor, EPOLLET, id))
     return tell(descriptor, "the server has no memory left");
+  const bool refused =
+      count >= common_.limits.connections && !end_kept([](const Connection& /*one*/) { return true; });
   try {
     Record& record = running_[id];
-    const bool refused = count >= common_.limits.connections;
     record.connection = std::make_unique<Connection>(std::move(socket), peer, refused, common_);
     record.thread = std::thread([this, id, connection = record.connection.get()] {
       connection->serve();
@@ -287,6 +293,13 @@ void ThreadedServer::begin(UniqueFd socket) {
     tell(descriptor, "the server has no thread or memory left; try again later");
     running_.erase(id);
   }
+}
+
+// One of them, under the mutex; false: all are at work.
+bool ThreadedServer::end_kept(const std::function<bool(const Connection&)>& may_end) {
+  return std::ranges::any_of(running_, [&](auto& one) {
+    return may_end(*one.second.connection) && one.second.connection->end_if_kept();
+  });
 }
 
 void ThreadedServer::over(std::uint64_t id) {

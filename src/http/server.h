@@ -56,7 +56,8 @@ class Answer {
 using Handler = std::function<void(const Context& context, IncomingRequest& request, Answer& answer)>;
 
 struct ServerLimits {
-  unsigned connections = 4096;  // beyond it a connection is answered 503 and closed
+  // Beyond it one that is idle between two requests is closed, and where none is, a new one is answered 503.
+  unsigned connections = 4096;
   // Of one user other than root, who may not keep the others out.
   unsigned connections_of_user = 1024;
   std::size_t header_bytes = std::size_t{32} << 10U;

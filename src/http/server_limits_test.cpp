@@ -28,6 +28,7 @@ using testing::Not;
 using testing::StartsWith;
 
 constexpr std::string_view whole = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+constexpr std::string_view unfinished = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n";
 
 bool readable(const RawClient& client) {
   pollfd one{.fd = client.get(), .events = POLLIN, .revents = 0};
@@ -254,8 +255,7 @@ TEST_F(HttpServer, ConnectionsHaveALimit) {
   std::vector<RawClient> inside;
   for (int i = 0; i < 2; ++i) {
     inside.push_back(client());
-    inside.back().say(whole);
-    EXPECT_EQ(inside.back().answer().second, "GET|/||");
+    inside.back().say(unfinished);
   }
   // Some more are told when they ask, ...
   std::vector<RawClient> outside;
@@ -271,11 +271,20 @@ TEST_F(HttpServer, ConnectionsHaveALimit) {
                                   HasSubstr("Connection: close\r\n"), HasSubstr("too many connections")));
     EXPECT_TRUE(one.at_end());
   }
-  inside.front().close();
-  wait_until([&] { return server.connections() == 1; });
-  auto again = client();
-  again.say(whole);
-  EXPECT_EQ(again.answer().second, "GET|/||");
+  wait_until([&] { return server.connections() == 2; });
+  // One that is kept for a next request makes room, and the one that is at work stays.
+  inside.front().say("x");
+  EXPECT_EQ(inside.front().answer().second, "POST|/||x");
+  std::optional<RawClient> again;
+  wait_until([&] {
+    again.emplace(client());  // until the other one is seen to be idle
+    again->say(whole);
+    return again->answer().first.starts_with("HTTP/1.1 200 ");
+  });
+  EXPECT_EQ(inside.front().rest(), "");
+  EXPECT_TRUE(inside.front().at_end());
+  inside.back().say("y");
+  EXPECT_EQ(inside.back().answer().second, "POST|/||y");
 }
 
 // Connected as another user, which one thread may be for a moment.
@@ -295,16 +304,27 @@ TEST_F(HttpServer, OneUserDoesNotKeepTheOthersOut) {
   std::vector<RawClient> inside;
   for (const uid_t uid : {65534U, 65534U, 65533U, 0U, 0U, 0U}) {
     inside.push_back(client_of(uid, socket_path()));
-    inside.back().say(whole);
-    EXPECT_EQ(inside.back().answer().second, "GET|/||") << uid;
+    inside.back().say(unfinished);
   }
+  wait_until([&] { return server.connections() == 6; });
   EXPECT_THAT(client_of(65534, socket_path()).rest(),
               AllOf(StartsWith("HTTP/1.1 503 "), HasSubstr("this user has too many connections")));
-  inside.front().close();
-  wait_until([&] { return server.connections() == 5; });
-  auto again = client_of(65534, socket_path());
-  again.say(whole);
-  EXPECT_EQ(again.answer().second, "GET|/||");
+  // One that he keeps for a next request makes room for another one of his.
+  for (RawClient& one : inside) {
+    one.say("x");
+    EXPECT_EQ(one.answer().second, "POST|/||x");
+  }
+  std::optional<RawClient> again;
+  wait_until([&] {
+    again.emplace(client_of(65534, socket_path()));
+    again->say(whole);
+    return again->answer().first.starts_with("HTTP/1.1 200 ");
+  });
+  EXPECT_EQ(server.connections(), 6U);
+  for (std::size_t i = 2; i < inside.size(); ++i) {
+    inside[i].say(whole);
+    EXPECT_EQ(inside[i].answer().second, "GET|/||") << "another user's stay";
+  }
 }
 
 // Sets the limit of descriptors of this process for as long as it lives.

@@ -23,6 +23,12 @@ bool would_block(int error_number) { return error_number == EAGAIN || error_numb
 StreamSocket::StreamSocket(UniqueFd socket, int stop_event)
     : socket_(std::move(socket)), stop_event_(stop_event) {}
 
+Error StreamSocket::failed(std::string_view what) {
+  const int error_number = errno;
+  was_reset_ = was_reset_ || error_number == ECONNRESET || error_number == EPIPE;
+  return os_error(what, error_number);
+}
+
 Result<bool> StreamSocket::receive_now(std::string& into) {
   std::array<char, most_at_once> buffer;  // not cleared: this is called for every piece
   for (;;) {
@@ -32,7 +38,7 @@ Result<bool> StreamSocket::receive_now(std::string& into) {
       return got > 0;
     }
     if (would_block(errno)) return true;
-    if (errno != EINTR) return fail(os_error("read from the socket", errno));
+    if (errno != EINTR) return fail(failed("read from the socket"));
   }
 }
 
@@ -62,7 +68,7 @@ Status StreamSocket::send(const Context& context, std::initializer_list<std::str
     const ssize_t sent = ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent < 0) {
       if (errno == EINTR) continue;
-      if (!would_block(errno)) return fail(os_error("write to the socket", errno));
+      if (!would_block(errno)) return fail(failed("write to the socket"));
       DVDI_CHECK(wait(context.with_timeout(timeout), POLLOUT));
       continue;
     }

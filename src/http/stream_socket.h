@@ -26,12 +26,18 @@ class StreamSocket {
   void end_of_sending();
   void close();
   int get() const { return socket_.get(); }
+  // The other side has closed it with something of ours unread, or before we sent: what a receive() or send() that
+  // failed has found.
+  bool was_reset() const { return was_reset_; }
+  UniqueFd release() { return std::move(socket_); }
 
  private:
   Status wait(const Context& context, short events);
+  Error failed(std::string_view what);
 
   UniqueFd socket_;
   int stop_event_;
+  bool was_reset_ = false;
 };
 
 }  // namespace dvdi::http

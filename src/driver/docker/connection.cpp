@@ -32,6 +32,8 @@ Duration with_jitter(Duration delay) {
 
 double seconds_of(Duration duration) { return std::chrono::duration<double>(duration).count(); }
 
+constexpr std::size_t most_idle_connections = 16;  // to one plugin
+
 bool worth_another_attempt(const Error& error) {
   // not_found is the plugin's socket that is not there: it was when this driver was found.
   return error.outcome == Outcome::not_sent &&
@@ -62,7 +64,8 @@ http::Request plugin_request(const Context& context, std::string_view path, std:
   return request;
 }
 
-Connection::Connection(Locate locate, Patience patience) : locate_(std::move(locate)), patience_(patience) {}
+Connection::Connection(Locate locate, Patience patience)
+    : locate_(std::move(locate)), connections_(most_idle_connections), patience_(patience) {}
 
 Result<http::Response> Connection::call(const Context& context, const http::Request& request,
                                         const http::Limits& limits) {
@@ -105,7 +108,7 @@ Result<http::Response> Connection::attempt(const Context& context, const http::R
     DVDI_CHECK(activate(context, endpoint));
     set_activated(generation);
   }
-  auto answer = http::send(context, endpoint, request, limits);
+  auto answer = connections_.send(context, endpoint, request, limits);
   // Nobody there, or gone in the middle: whoever listens next has not been asked yet.
   if (!answer && (answer.error().code == Code::unavailable || answer.error().code == Code::io))
     set_activated("");
@@ -120,7 +123,7 @@ Status Connection::activate(const Context& context, const http::Endpoint& endpoi
     error.message = fmt::format("/Plugin.Activate at {}: {}", printable(endpoint.text()), error.message);
     return fail(std::move(error));
   };
-  auto answer = http::send(context, endpoint, plugin_request(context, "/Plugin.Activate", ""));
+  auto answer = connections_.send(context, endpoint, plugin_request(context, "/Plugin.Activate", ""));
   if (!answer) return not_sent(std::move(answer).error());
   auto object = interpret(*answer, EmptyAnswer::violation);
   if (!object) return not_sent(std::move(object).error());

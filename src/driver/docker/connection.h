@@ -41,6 +41,7 @@ class Connection {
   void set_activated(const std::string& generation);
 
   Locate locate_;
+  http::Connections connections_;
   Patience patience_;
   Mutex mutex_;            // never held during a call
   std::string activated_;  // the generation of the server that has answered /Plugin.Activate; "": none

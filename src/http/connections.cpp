@@ -1,0 +1,96 @@
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "base/sync.h"
+#include "http/unix_call.h"
+
+namespace dvdi::http {
+
+namespace {
+
+// Whose connection it is, on both ends: a socket is made anew by each start of its server, and the kernel
+// told the server who we were when it was connected.
+struct Ends {
+  std::string path;
+  dev_t device = 0;
+  ino_t inode = 0;
+  std::int64_t made_seconds = 0, made_nanoseconds = 0;
+  pid_t pid = 0;
+  uid_t user = 0;
+
+  bool operator==(const Ends&) const = default;
+};
+
+Ends ends_now(const std::string& path) {
+  Ends ends{.path = path, .pid = ::getpid(), .user = ::geteuid()};
+  struct stat status{};
+  if (::stat(path.c_str(), &status) == 0) {
+    ends.device = status.st_dev;
+    ends.inode = status.st_ino;
+    ends.made_seconds = status.st_ctim.tv_sec;
+    ends.made_nanoseconds = status.st_ctim.tv_nsec;
+  }
+  return ends;
+}
+
+// Nothing has come and it is open: whatever comes before a request is none of its answer.
+bool is_quiet(const UniqueFd& socket) {
+  char byte = 0;
+  return ::recv(socket.get(), &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
+         (errno == EAGAIN || errno == EWOULDBLOCK);
+}
+
+struct Idle {
+  Ends ends;
+  UniqueFd socket;
+};
+
+}  // namespace
+
+struct Connections::State {
+  const std::size_t most;
+  Mutex mutex;
+  std::vector<Idle> idle;  // the last is the warmest
+
+  // None: there is none of the same ends. Those that have ended meanwhile go.
+  UniqueFd take(const Ends& ends) {
+    const Lock lock(mutex);
+    while (!idle.empty()) {
+      Idle last = std::move(idle.back());
+      idle.pop_back();
+      if (last.ends == ends && is_quiet(last.socket)) return std::move(last.socket);
+    }
+    return {};
+  }
+  void give_back(const Ends& ends, UniqueFd socket) {
+    const Lock lock(mutex);
+    if (idle.size() < most) idle.push_back({ends, std::move(socket)});
+  }
+};
+
+Connections::Connections(std::size_t most_idle) : state_(std::make_unique<State>(most_idle)) {}
+Connections::~Connections() = default;
+
+Result<Response> Connections::send(const Context& context, const Endpoint& endpoint, const Request& request,
+                                   const Limits& limits) {
+  if (endpoint.unix_socket.empty()) return http::send(context, endpoint, request, limits);
+  DVDI_CHECK(check_request(context, endpoint, request));
+  const Ends ends = ends_now(endpoint.unix_socket);
+  for (;;) {
+    UniqueFd socket = state_->take(ends);
+    const bool is_new = !socket;
+    if (is_new) {
+      DVDI_TRY(socket, connect_unix(endpoint));
+    }
+    UnixCall call(context, endpoint, limits, nullptr, std::move(socket));
+    auto response = call.perform(request);
+    if (response && call.reusable()) state_->give_back(ends, call.release());
+    if (response || is_new || !call.unread()) return response;
+  }
+}
+
+}  // namespace dvdi::http
