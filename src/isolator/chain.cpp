@@ -7,9 +7,9 @@
 #include <algorithm>
 #include <ranges>
 
+#include "base/sha256.h"
 #include "base/text.h"
 #include "isolator/order.h"
-#include "store/sha256.h"
 
 namespace dvdi::isolator {
 
@@ -27,9 +27,10 @@ struct Chain::CleanupCall {
   std::optional<Result<std::vector<Owed>>> answer;
 };
 
+// As bytes: there is one for each container that lives.
 struct Chain::Answer {
   std::string digest;
-  v1::ContainerLaunchInfo launch;
+  std::string launch;  // a ContainerLaunchInfo
 };
 
 struct Chain::Entry {
@@ -213,7 +214,7 @@ Result<v1::ContainerLaunchInfo> Chain::prepare(const Context& context, const Con
       const Lock lock(mutex_);
       Entry& entry = containers_.at(key);
       call->abandoned = !answer && !call->cleanup_came && !context.check(what);
-      if (answer) entry.prepared = Answer{.digest = call->digest, .launch = *answer};
+      if (answer) entry.prepared = Answer{.digest = call->digest, .launch = answer->SerializeAsString()};
       call->answer = answer;
       entry.preparing.reset();
       forget_if_idle(key);
@@ -252,8 +253,10 @@ Result<v1::ContainerLaunchInfo> Chain::run_prepare(const Context& context, Prepa
     const Lock lock(mutex_);
     const Entry& entry = containers_.at(key);
     // Of another launcher's container the mounts are looked at again: one of them may have vanished.
-    if (prepared_before && !preparation.staged && entry.prepared && entry.prepared->digest == call.digest)
-      return entry.prepared->launch;
+    v1::ContainerLaunchInfo launch;
+    if (prepared_before && !preparation.staged && entry.prepared && entry.prepared->digest == call.digest &&
+        launch.ParseFromString(entry.prepared->launch))
+      return launch;
   }
 
   std::size_t invoked = 0;

@@ -3,8 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/sha256.h"
 #include "isolator/test_support.h"
-#include "store/sha256.h"
 
 namespace dvdi::isolator {
 namespace {

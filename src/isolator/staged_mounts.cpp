@@ -11,12 +11,12 @@
 #include <set>
 
 #include "base/failpoint.h"
+#include "base/sha256.h"
 #include "base/text.h"
 #include "isolator/chain.h"
 #include "isolator/staged_work.h"
 #include "linux/holders.h"
 #include "linux/mount_table.h"
-#include "store/sha256.h"
 
 namespace dvdi::isolator {
 

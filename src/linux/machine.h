@@ -15,7 +15,7 @@ namespace dvdi {
 class SimulatedMachine {
  public:
   virtual ~SimulatedMachine() = default;
-  virtual Result<MountTable> mount_table() = 0;
+  virtual Result<std::string> mount_table() = 0;  // the text of a mountinfo file
   virtual Result<std::string> boot_id() = 0;
   virtual Result<ProcessIdentity> identify(pid_t pid) = 0;
   virtual Result<bool> runs(const ProcessIdentity& identity) = 0;

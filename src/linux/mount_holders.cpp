@@ -20,7 +20,6 @@
 #include "base/text.h"
 #include "linux/fd.h"
 #include "linux/machine.h"
-#include "linux/mount_index.h"
 
 namespace dvdi {
 
@@ -193,13 +192,12 @@ class Search {
   Search(const std::vector<MountedTree>& trees, const MountTable& own,
          const std::function<bool(std::size_t, std::uint64_t)>& ignore)
       : trees_(trees), ignore_(ignore), holders_(trees.size()) {
-    const MountIndex index(own);
     for (const MountEntry& one : own.entries()) own_ids_.insert(one.id);
     own_.resize(trees.size());
     for (std::size_t i = 0; i < trees.size(); ++i) {
       by_device_[device_key(trees[i].major, trees[i].minor)].push_back(i);
-      const MountEntry* entry = index.at(trees[i].mount_point);
-      const MountEntry* parent = entry == nullptr ? nullptr : index.by_id(entry->parent);
+      const MountEntry* entry = own.at(trees[i].mount_point);
+      const MountEntry* parent = entry == nullptr ? nullptr : own.by_id(entry->parent);
       if (parent != nullptr) own_[i] = *parent;
     }
   }

@@ -2,14 +2,15 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
-#include <unordered_set>
 
+#include "base/sync.h"
 #include "base/text.h"
 #include "linux/fd.h"
 #include "linux/machine.h"
@@ -76,11 +77,16 @@ bool at_or_below(std::string_view path, std::string_view parent) {
   return path.starts_with(parent) && (path.size() == parent.size() || path[parent.size()] == '/');
 }
 
-Result<MountTable> read_table(const std::string& file) {
-  const UniqueFd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
+Result<UniqueFd> open_table(const std::string& file) {
+  UniqueFd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) return os_error("read the mount table " + file, errno);
+  return fd;
+}
+
+// From where the descriptor stands.
+Result<MountTable> read_table(const UniqueFd& fd, const std::string& file) {
   std::string text;
-  std::array<char, std::size_t{64} * 1024> buffer{};
+  std::array<char, std::size_t{64} * 1024> buffer;  // not cleared: the table is read often
   for (;;) {
     const ssize_t got = ::read(fd.get(), buffer.data(), buffer.size());
     if (got < 0 && errno == EINTR) continue;
@@ -94,20 +100,62 @@ Result<MountTable> read_table(const std::string& file) {
   }
 }
 
+Result<MountTable> read_table(const std::string& file) {
+  DVDI_TRY(const UniqueFd fd, open_table(file));
+  return read_table(fd, file);
+}
+
+constexpr const char* own_file = "/proc/self/mountinfo";
+
 }  // namespace
 
 Result<MountTable> MountTable::read() {
-  if (SimulatedMachine* simulated = simulated_machine(); simulated != nullptr)
-    return simulated->mount_table();
-  return read_table("/proc/self/mountinfo");
+  if (SimulatedMachine* simulated = simulated_machine(); simulated != nullptr) {
+    DVDI_TRY(const std::string text, simulated->mount_table());
+    return parse(text);
+  }
+  return read_table(own_file);
 }
 
 Result<MountTable> MountTable::read(pid_t pid) { return read_table(fmt::format("/proc/{}/mountinfo", pid)); }
+
+struct WatchedMountTable::State {
+  Mutex mutex;
+  UniqueFd file;
+  std::shared_ptr<const MountTable> table;
+};
+
+WatchedMountTable::WatchedMountTable() : state_(std::make_unique<State>()) {}
+WatchedMountTable::~WatchedMountTable() = default;
+
+Result<std::shared_ptr<const MountTable>> WatchedMountTable::now() {
+  if (simulated_machine() != nullptr) {
+    DVDI_TRY(MountTable simulated, MountTable::read());
+    return std::make_shared<const MountTable>(std::move(simulated));
+  }
+  State& state = *state_;
+  const Lock lock(state.mutex);
+  if (!state.file) {
+    DVDI_TRY(state.file, open_table(own_file));
+  }
+  // Asked before it is read: what changes meanwhile is a change for the next one, too.
+  pollfd changes{.fd = state.file.get(), .events = POLLPRI, .revents = 0};
+  const int changed = ::poll(&changes, 1, 0);
+  if (changed == 0 && state.table) return state.table;
+  state.table.reset();
+  if (::lseek(state.file.get(), 0, SEEK_SET) != 0)
+    return os_error(fmt::format("read the mount table {}", own_file), errno);
+  DVDI_TRY(MountTable read, read_table(state.file, own_file));
+  state.table = std::make_shared<const MountTable>(std::move(read));
+  return state.table;
+}
 
 Result<MountTable> MountTable::parse(std::string_view text) {
   MountTable table;
   if (text.ends_with('\n')) text.remove_suffix(1);
   if (text.empty()) return table;
+  table.entries_.reserve(static_cast<std::size_t>(std::ranges::count(text, '\n')) +
+                         1);  // exactly: it may be kept
   for (const std::string_view line : split(text, '\n')) {
     auto entry = parse_line(line);
     if (!entry) {
@@ -117,7 +165,36 @@ Result<MountTable> MountTable::parse(std::string_view text) {
     }
     table.entries_.push_back(std::move(*entry));
   }
+  table.make_index();
   return table;
+}
+
+void MountTable::make_index() {
+  ids_.reserve(entries_.size());
+  places_.reserve(entries_.size());
+  for (const MountEntry& one : entries_) ids_[one.id] = &one;
+  for (const MountEntry& one : entries_) {
+    const bool top = one.parent == one.id || !ids_.contains(one.parent);
+    places_[{.parent = top ? 0 : one.parent, .mount_point = one.mount_point}] = &one;
+  }
+}
+
+const MountEntry* MountTable::by_id(std::uint64_t id) const {
+  const auto found = ids_.find(id);
+  return found == ids_.end() ? nullptr : found->second;
+}
+
+// The mount on `parent` that the path meets first.
+const MountEntry* MountTable::child(std::uint64_t parent, std::string_view path) const {
+  const auto at = [&](std::string_view place) -> const MountEntry* {
+    const auto found = places_.find({.parent = parent, .mount_point = place});
+    return found == places_.end() ? nullptr : found->second;
+  };
+  if (const MountEntry* root = at("/")) return root;
+  for (std::size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
+    if (const MountEntry* child = at(path.substr(0, end))) return child;
+    if (end == std::string_view::npos) return nullptr;
+  }
 }
 
 const MountEntry* MountTable::at(std::string_view path) const {
@@ -125,28 +202,15 @@ const MountEntry* MountTable::at(std::string_view path) const {
   return mount != nullptr && mount->mount_point == path ? mount : nullptr;
 }
 
-// Walks the tree as the kernel does, because the text of mount points alone misleads: a mount on /a hides one
-// on /a/b, and of several on one place the last in the table need not be the topmost.
 const MountEntry* MountTable::containing(std::string_view path) const {
-  std::unordered_set<std::uint64_t> ids;
-  for (const MountEntry& one : entries_) ids.insert(one.id);
+  if (!path.starts_with('/')) return nullptr;
   // At first the mounts whose parent is out of sight (the root, or beyond a chroot), then, again and again,
-  // the child of the current mount that the path meets first.
-  const auto next = [&](const MountEntry* current) {
-    const MountEntry* best = nullptr;
-    for (const MountEntry& one : entries_) {
-      const bool child = current == nullptr ? one.parent == one.id || !ids.contains(one.parent)
-                                            : one.parent == current->id && one.id != current->id;
-      if (!child || !at_or_below(path, one.mount_point)) continue;
-      if (best == nullptr || one.mount_point.size() <= best->mount_point.size()) best = &one;
-    }
-    return best;
-  };
-  const MountEntry* mount = nullptr;
-  for (std::size_t steps = 0; steps <= entries_.size();
-       ++steps) {  // bounded: a made-up table may be circular
-    const MountEntry* deeper = next(mount);
-    if (deeper == nullptr) break;
+  // the child of the current one.
+  const MountEntry* mount = child(0, path);
+  for (std::size_t steps = 0; mount != nullptr && steps <= entries_.size();
+       ++steps) {  // a made-up table may be circular
+    const MountEntry* deeper = child(mount->id, path);
+    if (deeper == nullptr || deeper == mount) break;
     mount = deeper;
   }
   return mount;

@@ -4,9 +4,12 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "base/result.h"
@@ -31,12 +34,22 @@ struct MountEntry {
 
 class MountTable {
  public:
+  MountTable() = default;
+  MountTable(MountTable&&) = default;
+  MountTable& operator=(MountTable&&) = default;
+  MountTable(const MountTable&) = delete;  // the index points into the entries
+  MountTable& operator=(const MountTable&) = delete;
+
   // The table as this process sees it, or as process `pid` does.
   static Result<MountTable> read();
   static Result<MountTable> read(pid_t pid);
   static Result<MountTable> parse(std::string_view text);  // the text of a mountinfo file
 
   const std::vector<MountEntry>& entries() const { return entries_; }
+  const MountEntry* by_id(std::uint64_t id) const;
+  // Both look at the folders of the path, not at the mounts, as the kernel walks: the text of mount points alone
+  // misleads. A mount on /a hides one on /a/b, and of several on one place the last in the table need not be the
+  // topmost.
   // The mount that `path` itself shows: the topmost one mounted exactly there. `path` is absolute without
   // `.`, `..`, or links.
   const MountEntry* at(std::string_view path) const;
@@ -46,7 +59,41 @@ class MountTable {
   std::vector<const MountEntry*> beneath(std::string_view path) const;
 
  private:
+  // A mount by the one that it is on and its place; parent 0: on one that is out of sight.
+  struct Place {
+    std::uint64_t parent = 0;
+    std::string_view mount_point;
+    bool operator==(const Place&) const = default;
+  };
+  struct PlaceHash {
+    std::size_t operator()(const Place& place) const {
+      return std::hash<std::string_view>{}(place.mount_point) ^ (place.parent * 0x9e3779b97f4a7c15U);
+    }
+  };
+  void make_index();
+  const MountEntry* child(std::uint64_t parent, std::string_view path) const;
+
   std::vector<MountEntry> entries_;
+  std::unordered_map<std::uint64_t, const MountEntry*> ids_;
+  std::unordered_map<Place, const MountEntry*, PlaceHash> places_;
+};
+
+// The table as this process sees it, read again only when the kernel says that it has changed. Thread-safe. Not for a
+// process that goes into another mount namespace. The kernel does not say that a folder above a mount point was
+// renamed: the mount is shown at its old path until the next change.
+class WatchedMountTable {
+ public:
+  WatchedMountTable();
+  ~WatchedMountTable();
+  WatchedMountTable(const WatchedMountTable&) = delete;
+  WatchedMountTable& operator=(const WatchedMountTable&) = delete;
+
+  // As it was at some moment after the call began.
+  Result<std::shared_ptr<const MountTable>> now();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
 };
 
 // What the kernel can do. DVDI_KERNEL=6.1 in the environment makes the answer that of Linux 6.1 (Debian 12),

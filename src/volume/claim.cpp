@@ -64,8 +64,9 @@ std::optional<Claim> folder_of_own_mount(const MountTable& table, const VolumeKe
 
 }  // namespace
 
-Result<Claim> verify_claim(const Context& context, HelperPool& helpers, const VolumeKey& volume,
-                           const std::string& path, bool plain_directory, const MountTable* before) {
+Result<Claim> verify_claim(const Context& context, HelperPool& helpers, const MountTable& table,
+                           const VolumeKey& volume, const std::string& path, bool plain_directory,
+                           const MountTable* before) {
   if (path.empty())
     return violation(volume, "the driver said that it mounted the volume and gave no mount point");
   if (path.front() != '/' || path.size() > spec::max_path_bytes || path.find('\0') != std::string::npos) {
@@ -75,7 +76,6 @@ Result<Claim> verify_claim(const Context& context, HelperPool& helpers, const Vo
   if (path.find_first_not_of('/') == std::string::npos) {
     return violation(volume, "the driver gave the root directory as the mount point");
   }
-  DVDI_TRY(const MountTable table, MountTable::read());
   if (const MountEntry* entry = table.at(path)) {
     return Claim{.mount_point = entry->mount_point, .folder = {}, .identity = identity_of(*entry)};
   }

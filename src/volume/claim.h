@@ -21,8 +21,9 @@ struct Claim {
 // by its name: the last folder but one in `path` is called like the volume, and is where it is mounted. Where
 // the folder is called so, too, which of the two it is shows only in the table `before` the Mount: the mount
 // must not be in it. Links in the volume's own mount may not lead out of it.
-Result<Claim> verify_claim(const Context& context, HelperPool& helpers, const VolumeKey& volume,
-                           const std::string& path, bool plain_directory, const MountTable* before = nullptr);
+Result<Claim> verify_claim(const Context& context, HelperPool& helpers, const MountTable& table,
+                           const VolumeKey& volume, const std::string& path, bool plain_directory,
+                           const MountTable* before = nullptr);
 
 // Does the table show the mount of this row, and nothing over its mount point? Without a recorded identity:
 // any mount there.

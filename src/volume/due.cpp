@@ -15,16 +15,18 @@ namespace {
 // The kernel's table, read once it is needed: most looks need it not.
 class LateTable {
  public:
+  explicit LateTable(WatchedMountTable& mounts) : mounts_(mounts) {}
   // True only with proof.
-  bool lacks(const MountRow& row) { return row.identity && read() && !shows(**table_, row); }
-  bool lacks(const std::string& mount_point) { return read() && (*table_)->at(mount_point) == nullptr; }
+  bool lacks(const MountRow& row) { return row.identity && read() && !shows(***table_, row); }
+  bool lacks(const std::string& mount_point) { return read() && (**table_)->at(mount_point) == nullptr; }
 
  private:
   bool read() {
-    if (!table_) table_.emplace(MountTable::read());
+    if (!table_) table_.emplace(mounts_.now());
     return table_->has_value();
   }
-  std::optional<Result<MountTable>> table_;
+  WatchedMountTable& mounts_;
+  std::optional<Result<std::shared_ptr<const MountTable>>> table_;
 };
 
 struct Waiting {
@@ -65,7 +67,7 @@ Status look_at_mounts(Reader& reader, LateTable& table, BootTime now, Due& due) 
 Result<Due> Manager::due(const Context& context) {
   State& state = *state_;
   Due due;
-  LateTable table;
+  LateTable table(state_->mounts);
   DVDI_CHECK(state.read(context, "look for what is not settled", [&](Reader& reader) -> Status {
     due = {};
     const BootTime now = context.clock().boot();
@@ -88,7 +90,7 @@ Result<Due> Manager::due(const Context& context) {
 }
 
 Status Manager::tidy_books(const Context& context) {
-  LateTable table;
+  LateTable table(state_->mounts);
   return state_->write(context, "tidy the books", [&](Transaction& transaction) -> Status {
     DVDI_TRY(const auto foreigns, transaction.foreigns());
     for (const ForeignRow& row : foreigns) {
@@ -102,7 +104,7 @@ Result<Settled> Manager::settle_volume(const Context& context, const VolumeKey& 
   State& state = *state_;
   DVDI_TRY(const auto lock, state.parts.volume_locks.try_acquire(lock_name(volume)));
   if (!lock) return Settled{.busy = true};
-  Work one(state.parts, state.policy, state.calls, context, volume);
+  Work one(state.parts, state.policy, state.calls, state.mounts, context, volume);
   DVDI_TRY(std::string sentence, one.settle_unreferenced());
   return Settled{.sentence = std::move(sentence)};
 }

@@ -78,7 +78,9 @@ Result<ServerLook> Work::look(const MountRow& row) {
 }
 
 Result<Claim> Work::verify(const std::string& path, bool plain_directory, const MountTable* before) {
-  DVDI_TRY(Claim claim, verify_claim(context_, parts_.helpers, volume_, path, plain_directory, before));
+  DVDI_TRY(const auto table, mounts_.now());
+  DVDI_TRY(Claim claim,
+           verify_claim(context_, parts_.helpers, *table, volume_, path, plain_directory, before));
   MountRow row;
   row.mount_point = claim.mount_point;
   row.folder = claim.folder;
@@ -137,8 +139,8 @@ Result<bool> Work::note(const MountRow& seen, const std::string& why) {
 Result<bool> Work::find_again(const MountRow& seen) {
   DVDI_TRY(auto now, row());
   if (!now || !same_mount(*now, seen)) return false;
-  DVDI_TRY(const MountTable table, MountTable::read());
-  if (!shows(table, *now)) return false;
+  DVDI_TRY(const auto table, mounts_.now());
+  if (!shows(*table, *now)) return false;
   bool referenced = false;
   DVDI_CHECK(parts_.ledger.write(
       context_.detached(time_to_record), fmt::format("record that {} is mounted again", volume_.text()),
@@ -153,36 +155,52 @@ Result<bool> Work::find_again(const MountRow& seen) {
   return referenced;
 }
 
-Result<std::vector<VolumeKey>> Manager::note_vanished(const Context& context) {
+Result<Compared> Manager::note_vanished(const Context& context) {
   State& state = *state_;
+  const Lock comparing(state.comparing);
+  std::optional<State::Comparison> last = std::exchange(state.compared, {});
+  const Moment begun = state.parts.ledger.now(context.clock());
+  DVDI_TRY(const auto unchanged, state.mounts.now());
+  const bool again = last && last->table == unchanged;
   std::vector<MountRow> rows;
   DVDI_CHECK(state.read(context, "look for mounts that vanished", [&](Reader& reader) -> Status {
-    DVDI_TRY(rows, reader.mounts());
+    // What was as it is with this same table needs no second look. A transaction may have had its time before
+    // the last comparison and its end after it.
+    Moment since = begun;
+    if (again) since.boot = last->begun.boot - 2 * time_to_record;
+    DVDI_TRY(rows, again ? reader.mounts_since(since) : reader.mounts());
     return {};
   }));
-  DVDI_TRY(const MountTable before, MountTable::read());
-  std::vector<VolumeKey> lost;
+  DVDI_TRY(const auto before, state.mounts.now());
+  Compared compared{.served = again && last->served};
+  bool all = true;
   for (const MountRow& row : rows) {
     if (!row.identity) continue;
-    const bool there = shows(before, row);
+    compared.served = compared.served || is_served(row);
+    const bool there = shows(*before, row);
     const bool went = row.state == MountState::mounted && !there;
     // Those with a server have to answer first, which probe() looks at.
     const bool came_back = is_lost(row) && there && !is_served(row);
     if (!went && !came_back) continue;
     DVDI_TRY(const auto lock, state.parts.volume_locks.try_acquire(lock_name(row.volume)));
-    if (!lock) continue;
-    Work one(state.parts, state.policy, state.calls, context, row.volume);
+    if (!lock) {
+      all = false;
+      continue;
+    }
+    Work one(state.parts, state.policy, state.calls, state.mounts, context, row.volume);
     if (came_back) {
       DVDI_CHECK(one.find_again(row));
       continue;
     }
     // Somebody may have been at work on it between the two readings.
-    DVDI_TRY(const MountTable now, MountTable::read());
-    if (shows(now, row)) continue;
+    DVDI_TRY(const auto now, state.mounts.now());
+    if (shows(*now, row)) continue;
     DVDI_TRY(const bool noted, one.note(row, std::string(vanished)));
-    if (noted) lost.push_back(row.volume);
+    if (noted) compared.lost.push_back(row.volume);
   }
-  return lost;
+  if (all && before == unchanged)
+    state.compared = {.table = before, .begun = begun, .served = compared.served};
+  return compared;
 }
 
 Result<Probed> Manager::probe(const Context& context) {
@@ -197,9 +215,9 @@ Result<Probed> Manager::probe(const Context& context) {
   });
   Probed probed;
   if (rows.empty()) return probed;
-  DVDI_TRY(const MountTable table, MountTable::read());
+  DVDI_TRY(const auto table, state.mounts.now());
   // One that is not there has no server to ask; note_vanished() sees it.
-  std::erase_if(rows, [&](const MountRow& row) { return !shows(table, row); });
+  std::erase_if(rows, [&](const MountRow& row) { return !shows(*table, row); });
   probed.anything = !rows.empty();
   // Those that are lost may be silent, and take long: the others first.
   std::ranges::stable_partition(rows, [](const MountRow& row) { return row.state == MountState::mounted; });
@@ -219,7 +237,7 @@ Result<Probed> Manager::probe(const Context& context) {
     if (server->state == ServerState::replaced || answers == (row.state == MountState::mounted)) return {};
     DVDI_TRY(const auto held, state.parts.volume_locks.try_acquire(lock_name(row.volume)));
     if (!held) return {};  // whoever is at work on it sees for himself
-    Work one(state.parts, state.policy, state.calls, context, row.volume);
+    Work one(state.parts, state.policy, state.calls, state.mounts, context, row.volume);
     DVDI_TRY(const bool noted, answers ? one.find_again(row) : one.note(row, why_lost(*server)));
     if (!noted) return {};
     const Lock lock(mutex);

@@ -69,11 +69,8 @@ Status Manager::State::note_driver(const Context& context, const std::string& dr
 // everything mounted already, this is all there is to do.
 Status Manager::State::intend(Transaction& transaction, const Context& context, const Holder& holder,
                               const std::vector<Request>& requests, const MountTable& table,
-                              const ProcessIdentity& engine, std::vector<std::optional<MountRow>>& ours,
-                              bool& known, bool& ready) {
-  ours.assign(requests.size(), {});
-  known = false;
-  ready = true;
+                              const ProcessIdentity& engine, Intent& intent) {
+  intent = {.ours = std::vector<std::optional<MountRow>>(requests.size())};
   DVDI_CHECK(forget_ended_containers(transaction));
   DVDI_TRY(auto existing, transaction.container(holder.key));
   // Its references went in the transaction that made it `cleaning`: nothing of it is left but the row.
@@ -103,7 +100,7 @@ Status Manager::State::intend(Transaction& transaction, const Context& context, 
                                         : fmt::format("its task runs as process {}", existing->init->pid)),
           .hint = "use another id"};
     }
-    known = existing->state != ContainerState::preparing;
+    intent.known = existing->state != ContainerState::preparing;
   }
   ContainerRow container = existing.value_or(ContainerRow{.key = holder.key,
                                                           .digest = holder.digest,
@@ -111,7 +108,7 @@ Status Manager::State::intend(Transaction& transaction, const Context& context, 
                                                           .directory = holder.directory,
                                                           .directory_is_ours = holder.directory_is_ours,
                                                           .since = transaction.now()});
-  if (!known) {
+  if (!intent.known) {
     container.engine = engine;
     if (existing) {
       DVDI_CHECK(transaction.put(container));
@@ -121,7 +118,7 @@ Status Manager::State::intend(Transaction& transaction, const Context& context, 
   }
   for (std::size_t i = 0; i < requests.size(); ++i) {
     const Request& request = requests[i];
-    if (!known) DVDI_CHECK(refer(transaction, container, request, policy, context.trace_id()));
+    if (!intent.known) DVDI_CHECK(refer(transaction, container, request, policy, context.trace_id()));
     DVDI_TRY(auto row, transaction.mount(request.volume));
     const bool secrets = has_secrets(request.options, policy);
     if (secrets) {
@@ -137,71 +134,51 @@ Status Manager::State::intend(Transaction& transaction, const Context& context, 
       row = new_mount(request.volume);
       row->has_secrets = secrets;
       DVDI_CHECK(transition(transaction, *row, MountState::mounting, {.trace_id = context.trace_id()}));
-      ours[i] = row;
+      intent.ours[i] = row;
     }
     // Where a server is behind it, the table alone does not tell: whoever has the volume's lock asks.
     const bool whole = row->state == MountState::mounted &&
                        (!row->identity || (shows(table, *row) && !has_server(row->identity->fs_type)));
-    ready = ready && whole;
+    if (whole) intent.mounted.push_back({request.volume, row->mount_point, row->identity});
   }
-  if (ready && !known) {
+  if (intent.ready() && !intent.known) {
     return change_container(transaction, container, ContainerState::prepared, context.trace_id());
   }
   return {};
 }
 
-Status Manager::State::mark_prepared_if_all_mounted(Transaction& transaction, const ContainerKey& key,
+Result<bool> Manager::State::mark_prepared_if_all_mounted(Transaction& transaction, const ContainerKey& key,
                                                     const std::string& trace_id) {
   DVDI_TRY(auto container, transaction.container(key));
-  if (!container || container->state != ContainerState::preparing) return {};
+  if (!container || container->state != ContainerState::preparing) return true;  // it is somebody else's matter
   DVDI_TRY(const auto references, transaction.references_of(key));
   for (const ReferenceRow& reference : references) {
     DVDI_TRY(const auto row, transaction.mount(reference.volume));
-    if (!row || row->state != MountState::mounted) return {};
+    if (!row || row->state != MountState::mounted) return false;
   }
-  return change_container(transaction, *container, ContainerState::prepared, trace_id);
+  DVDI_CHECK(change_container(transaction, *container, ContainerState::prepared, trace_id));
+  return true;
 }
 
 Result<std::vector<Mounted>> Manager::acquire(const Context& context, const Holder& holder,
                                               const std::vector<Request>& requests) {
   State& state = *state_;
-  ProcessIdentity engine;
-  if (holder.worker) {
-    engine = *holder.worker;
-  } else {
-    DVDI_TRY(engine, identify_process(::getpid()));
-  }
-  DVDI_TRY(const MountTable table, MountTable::read());
-  std::vector<std::optional<MountRow>> ours;
-  bool known = false;
-  bool ready = false;
+  DVDI_TRY(const ProcessIdentity engine, holder.worker ? Result<ProcessIdentity>(*holder.worker) : state.self);
+  DVDI_TRY(const auto table, state.mounts.now());
+  State::Intent intent;
   DVDI_CHECK(state.write(context, fmt::format("record the intent of container {}", holder.key.text()),
                          [&](Transaction& transaction) {
-                           return state.intend(transaction, context, holder, requests, table, engine, ours,
-                                               known, ready);
+                           return state.intend(transaction, context, holder, requests, *table, engine, intent);
                          }));
+  if (intent.ready()) return std::move(intent.mounted);
 
+  std::atomic<bool> prepared = false;
   std::vector<Result<Mounted>> results(requests.size());
   std::vector<std::function<void()>> work;
   work.reserve(requests.size());
   for (std::size_t i = 0; i < requests.size(); ++i) {
     work.emplace_back([&, i] {
       const VolumeKey& volume = requests[i].volume;
-      if (ready) {
-        std::optional<MountRow> row;
-        auto read = state.read(context, "read a mount", [&](Reader& reader) -> Status {
-          DVDI_TRY(row, reader.mount(volume));
-          return {};
-        });
-        if (!read) {
-          results[i] = fail(std::move(read).error());
-        } else if (row) {
-          results[i] = Mounted{volume, row->mount_point, row->identity};
-        } else {
-          results[i] = Error{.code = Code::internal, .message = "a mount that is referred to has no row"};
-        }
-        return;
-      }
       auto lock = state.parts.volume_locks.acquire(
           context, lock_name(volume),
           fmt::format("wait for the call that is running for volume {}", volume.text()));
@@ -209,18 +186,17 @@ Result<std::vector<Mounted>> Manager::acquire(const Context& context, const Hold
         results[i] = fail(about(volume, "mount", std::move(lock).error()));
         return;
       }
-      Work one(state.parts, state.policy, state.calls, context, volume);
-      auto result = one.bring_up(requests[i], ours[i], [&](Transaction& transaction) {
-        return state.mark_prepared_if_all_mounted(transaction, holder.key, context.trace_id());
+      Work one(state.parts, state.policy, state.calls, state.mounts, context, volume);
+      auto result = one.bring_up(requests[i], intent.ours[i], [&](Transaction& transaction) -> Status {
+        DVDI_TRY(const bool all,
+                 state.mark_prepared_if_all_mounted(transaction, holder.key, context.trace_id()));
+        if (all) prepared = true;
+        return {};
       });
       results[i] = result ? std::move(result) : fail(about(volume, "mount", std::move(result).error()));
     });
   }
-  if (ready) {
-    for (const auto& one : work) one();
-  } else {
-    run_parallel(std::move(work));
-  }
+  run_parallel(std::move(work));
 
   std::vector<Mounted> mounted;
   std::vector<Error> errors;
@@ -231,26 +207,19 @@ Result<std::vector<Mounted>> Manager::acquire(const Context& context, const Hold
       errors.push_back(std::move(result).error());
     }
   }
-  if (errors.empty() && !known && !ready) {
-    // One that was there may have been lost while another was still on its way: then the container is not
-    // prepared, and must not be told so.
-    const auto whole = state.read(context.detached(time_to_record), "see whether all is mounted",
-                                  [&](Reader& reader) -> Status {
-                                    DVDI_TRY(const auto container, reader.container(holder.key));
-                                    if (!container || container->state != ContainerState::preparing)
-                                      return {};
-                                    return Error{.code = Code::unavailable,
-                                                 .message = "a volume was lost while another was mounted",
-                                                 .hint = "repeat: it is mounted afresh"};
-                                  });
-    if (!whole) errors.push_back(whole.error());
+  // One that was there may have been lost while another was still on its way: then the container is not
+  // prepared, and must not be told so.
+  if (errors.empty() && !intent.known && !prepared) {
+    errors.push_back(Error{.code = Code::unavailable,
+                           .message = "a volume was lost while another was mounted",
+                           .hint = "repeat: it is mounted afresh"});
   }
   if (errors.empty()) return mounted;
 
   Error first = std::move(errors.front());
   for (std::size_t i = 1; i < errors.size(); ++i) first.attached.push_back(std::move(errors[i]));
   // A container that was prepared before keeps what it has: only a prepare that fails gives everything back.
-  if (known) return first;
+  if (intent.known) return first;
   const Context roll_back =
       context.detached(state.policy.longest(driver::Operation::unmount) + time_to_record);
   auto given_back = state.release(roll_back, holder.key, {}, first.message, "the prepare failed");
@@ -400,7 +369,7 @@ Result<std::vector<Owed>> Manager::State::release(const Context& context, const 
           bounded, lock_name(volume),
           fmt::format("wait for the call that is running for volume {}", volume.text()));
       if (lock) {
-        Work one(parts, policy, calls, bounded, volume);
+        Work one(parts, policy, calls, mounts, bounded, volume);
         results[i] = one.take_down(mount_id, with);
         if (results[i]) return;
       } else {

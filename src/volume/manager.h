@@ -175,6 +175,12 @@ struct Release {
   std::string left;                // why not, if it is not done
 };
 
+// The mounts of the books, held against the kernel's table.
+struct Compared {
+  std::vector<VolumeKey> lost;
+  bool served = false;  // there are some with a server behind them: probe() asks those
+};
+
 // What a look at the mounts with a server behind them told.
 struct Probed {
   bool anything = false;         // there are such mounts: look again in about a second
@@ -324,9 +330,8 @@ class Manager final : public Holdings {
   const Policy& policy() const;
 
   // Mounts that the kernel's table does not show any more become lost, those that it shows again mounted. To
-  // be called when the table has changed. Volumes that somebody is at work on are left to him. Those that
-  // were lost.
-  Result<std::vector<VolumeKey>> note_vanished(const Context& context);
+  // be called when the table has changed. Volumes that somebody is at work on are left to him.
+  Result<Compared> note_vanished(const Context& context);
   // Asks the server behind each mount that has one, in helpers, at most for `probe_patience` each; one that
   // is gone, fails or does not answer makes the mount lost, one that answers again makes it mounted.
   Result<Probed> probe(const Context& context);

@@ -33,9 +33,9 @@ class ManagerLost : public ManagerTest {
     ASSERT_EQ(::umount2(fake->mount_point(name).c_str(), MNT_DETACH), 0);
   }
   bool note_vanished(const std::vector<std::string>& expected) {
-    const auto lost = manager->note_vanished(context());
-    EXPECT_TRUE(lost) << lost.error().text();
-    return lost && names(*lost) == expected;
+    const auto compared = manager->note_vanished(context());
+    EXPECT_TRUE(compared) << compared.error().text();
+    return compared && names(compared->lost) == expected;
   }
   Probed probe() {
     const auto probed = manager->probe(context());

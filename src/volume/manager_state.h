@@ -1,12 +1,15 @@
 // What the sources of Manager share. Only for them.
 #pragma once
 
+#include <unistd.h>
+
 #include <functional>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "base/sync.h"
 #include "linux/mount_table.h"
 #include "volume/calls.h"
 #include "volume/claim.h"
@@ -36,6 +39,16 @@ struct Manager::State {
 
   Parts parts;
   Policy policy;
+  WatchedMountTable mounts;
+  // The last comparison of the books with the kernel's table, if nothing of it was left undone.
+  struct Comparison {
+    std::shared_ptr<const MountTable> table;
+    Moment begun;
+    bool served = false;
+  };
+  Mutex comparing;
+  std::optional<Comparison> compared;  // under `comparing`
+  const Result<ProcessIdentity> self = identify_process(::getpid());
   Calls calls;
 
   // By what is recorded; true where that cannot be read.
@@ -51,11 +64,19 @@ struct Manager::State {
     return parts.ledger.read(context, what, work);
   }
 
+  // What the intent of a container found and wrote.
+  struct Intent {
+    std::vector<std::optional<MountRow>> ours;  // of each volume: the row that it wrote as `mounting`
+    std::vector<Mounted> mounted;               // those that can be used as they are
+    bool known = false;                         // the container was prepared before
+    bool ready() const { return mounted.size() == ours.size(); }  // nothing else is to do
+  };
   Status intend(Transaction& transaction, const Context& context, const Holder& holder,
                 const std::vector<Request>& requests, const MountTable& table, const ProcessIdentity& engine,
-                std::vector<std::optional<MountRow>>& ours, bool& known, bool& ready);
-  Status mark_prepared_if_all_mounted(Transaction& transaction, const ContainerKey& key,
-                                      const std::string& trace_id);
+                Intent& intent);
+  // True if they are.
+  Result<bool> mark_prepared_if_all_mounted(Transaction& transaction, const ContainerKey& key,
+                                            const std::string& trace_id);
   struct TakeDown {
     VolumeKey volume;
     std::string mount_id;

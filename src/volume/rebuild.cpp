@@ -8,7 +8,6 @@
 
 #include "base/sync.h"
 #include "base/text.h"
-#include "linux/mount_index.h"
 #include "store/rebuilt.h"
 #include "volume/books.h"
 #include "volume/manager_state.h"
@@ -72,13 +71,13 @@ Answer ask(Manager::Parts& parts, Calls& calls, const Context& context, const st
 }
 
 // What is mounted there, also behind a symbolic link, or with a folder of it.
-Result<Claim> claim_at(const Context& context, HelperPool& helpers, const MountIndex& index,
+Result<Claim> claim_at(const Context& context, HelperPool& helpers, const MountTable& table,
                        const VolumeKey& volume, const std::string& path) {
-  const MountEntry* entry = index.at(path);
+  const MountEntry* entry = table.at(path);
   if (entry != nullptr && entry->mount_point != "/") {
     return Claim{.mount_point = entry->mount_point, .folder = {}, .identity = identity_of(*entry)};
   }
-  return verify_claim(context, helpers, volume, path, false);
+  return verify_claim(context, helpers, table, volume, path, false);
 }
 
 }  // namespace
@@ -138,13 +137,12 @@ Result<Rebuilt> Manager::rebuild(const Context& context) {
   run_parallel(std::move(work));
 
   std::vector<std::string> answered;
-  DVDI_TRY(const MountTable table, MountTable::read());
-  const MountIndex index(table);
+  DVDI_TRY(const auto table, state.mounts.now());
   const Context recording = context.detached(time_to_record);
   for (const Answer& answer : answers) {
     for (const Place& place : answer.places) {
       const VolumeKey volume{answer.driver, place.volume};
-      const auto claim = claim_at(context, state.parts.helpers, index, volume, place.path);
+      const auto claim = claim_at(context, state.parts.helpers, *table, volume, place.path);
       if (!claim) continue;
       DVDI_TRY(const bool noted,
                state.note_found(recording, volume, *claim,
@@ -173,8 +171,7 @@ Result<Rebuilt> Manager::rebuild(const Context& context) {
 Result<std::vector<Adopted>> Manager::adopt(const Context& context, const std::string& from,
                                             const std::vector<LeftBehind>& mounts) {
   State& state = *state_;
-  DVDI_TRY(const MountTable table, MountTable::read());
-  const MountIndex index(table);
+  DVDI_TRY(const auto table, state.mounts.now());
   const std::string note = fmt::format("it was mounted before dvdi: {} has it", printable(from));
   std::vector<MountRow> rows;
   DVDI_CHECK(state.read(context, "read the mounts", [&](Reader& reader) -> Status {
@@ -183,14 +180,14 @@ Result<std::vector<Adopted>> Manager::adopt(const Context& context, const std::s
   }));
   std::map<std::uint64_t, VolumeKey> whose;  // by the kernel's mount id
   for (const MountRow& row : rows) {
-    if (row.identity && shows(table, row)) whose.emplace(row.identity->mount_id, row.volume);
+    if (row.identity && shows(*table, row)) whose.emplace(row.identity->mount_id, row.volume);
   }
   std::vector<Adopted> adopted;
   for (const LeftBehind& one : mounts) {
     DVDI_CHECK(context.check("adopt mounts"));
     Adopted& made = adopted.emplace_back(Adopted{
         .volume = one.volume, .mount_point = one.mount_point, .what = Adopted::What::absent, .reason = {}});
-    const auto claim = claim_at(context, state.parts.helpers, index, one.volume, one.mount_point);
+    const auto claim = claim_at(context, state.parts.helpers, *table, one.volume, one.mount_point);
     if (!claim) {
       // Whether it is there could not be seen: not now, perhaps later.
       if (claim.error().code != Code::driver_violation) return claim.error();

@@ -11,7 +11,6 @@
 
 #include "base/sync.h"
 #include "linux/mount_holders.h"
-#include "linux/mount_index.h"
 #include "volume/books.h"
 #include "volume/manager_state.h"
 #include "volume/work.h"
@@ -77,10 +76,10 @@ class Recovery {
   Status read();
   Status note_live();
   Status take_in_unknown();
-  Status take_in(Transaction& transaction, const LiveContainer& live, const MountIndex& index,
+  Status take_in(Transaction& transaction, const LiveContainer& live, const MountTable& table,
                  std::map<VolumeKey, std::string>& doubtful, const std::set<VolumeKey>& locked,
                  std::vector<Recovered::Missing>& missing);
-  Result<std::string> adopt(Transaction& transaction, const VolumeKey& volume, const MountIndex& index,
+  Result<std::string> adopt(Transaction& transaction, const VolumeKey& volume, const MountTable& table,
                             bool locked);
   Status find_dead();
   Status look_into_namespaces();
@@ -183,11 +182,11 @@ Status Recovery::note_live() {
 // The mount of a volume that a live container has, as far as the books tell. What is wrong with it; "": it is
 // mounted.
 Result<std::string> Recovery::adopt(Transaction& transaction, const VolumeKey& volume,
-                                    const MountIndex& index, bool locked) {
+                                    const MountTable& table, bool locked) {
   using Pending = MountRow::Pending;
   DVDI_TRY(auto row, transaction.mount(volume));
   if (!row) return std::string("no mount of it is known");
-  const MountEntry* entry = row->mount_point.empty() ? nullptr : index.at(row->mounted_at());
+  const MountEntry* entry = row->mount_point.empty() ? nullptr : table.at(row->mounted_at());
   const bool whole = row->identity ? entry != nullptr && identity_of(*entry) == *row->identity
                                    : row->pending != Pending::found;
   if (row->state == MountState::mounted) {
@@ -205,7 +204,7 @@ Result<std::string> Recovery::adopt(Transaction& transaction, const VolumeKey& v
   return std::string();
 }
 
-Status Recovery::take_in(Transaction& transaction, const LiveContainer& live, const MountIndex& index,
+Status Recovery::take_in(Transaction& transaction, const LiveContainer& live, const MountTable& table,
                          std::map<VolumeKey, std::string>& doubtful, const std::set<VolumeKey>& locked,
                          std::vector<Recovered::Missing>& missing) {
   ContainerRow row{.key = {request_.owner, live.id},
@@ -235,7 +234,7 @@ Status Recovery::take_in(Transaction& transaction, const LiveContainer& live, co
     if (!once.insert(request.volume).second) continue;
     auto known = doubtful.find(request.volume);
     if (known == doubtful.end()) {
-      DVDI_TRY(std::string doubt, adopt(transaction, request.volume, index, locked.contains(request.volume)));
+      DVDI_TRY(std::string doubt, adopt(transaction, request.volume, table, locked.contains(request.volume)));
       known = doubtful.emplace(request.volume, std::move(doubt)).first;
     }
     // Also where no mount is found: nobody must take the volume away from under it.
@@ -256,8 +255,7 @@ Status Recovery::take_in_unknown() {
     if (!known && once.insert(one.id).second) unknown.push_back(&one);
   }
   if (unknown.empty()) return {};
-  DVDI_TRY(const MountTable table, MountTable::read());
-  const MountIndex index(table);
+  DVDI_TRY(const auto table, state_.mounts.now());
   std::map<VolumeKey, std::string> doubtful;  // what is wrong with it, or ""
   for (std::size_t begin = 0; begin < unknown.size(); begin += batch) {
     const std::size_t end = std::min(begin + batch, unknown.size());
@@ -279,7 +277,7 @@ Status Recovery::take_in_unknown() {
       seen = doubtful;
       missing.clear();
       for (std::size_t i = begin; i < end; ++i) {
-        DVDI_CHECK(take_in(transaction, *unknown[i], index, seen, locked, missing));
+        DVDI_CHECK(take_in(transaction, *unknown[i], *table, seen, locked, missing));
       }
       return {};
     }));
@@ -516,7 +514,7 @@ void Recovery::unmount() {
             if (!lock) {
               done = fail(std::move(lock).error());
             } else {
-              Work work(state_.parts, state_.policy, state_.calls, bounded, one->volume);
+              Work work(state_.parts, state_.policy, state_.calls, state_.mounts, bounded, one->volume);
               done = work.take_down(one->mount_id, [](Transaction&) { return Status(); });
             }
             why = !done ? done.error().text() : done->value_or("");

@@ -89,7 +89,7 @@ std::string what_is_owed(const DebtRow& debt) {
 }
 
 // What is known, and what will be done about it: one sentence each.
-std::vector<std::string> plan(const Context& context, const VolumeKey& volume, const Books& books,
+std::vector<std::string> plan(const Context& context, WatchedMountTable& mounts, const VolumeKey& volume, const Books& books,
                               const Policy& policy) {
   std::vector<std::string> steps;
   const MountRow& row = *books.row;
@@ -107,8 +107,8 @@ std::vector<std::string> plan(const Context& context, const VolumeKey& volume, c
                                 books.foreign->mount_point, books.foreign->evidence));
   }
   if (!row.mount_point.empty()) {
-    const auto table = MountTable::read();
-    if (table && !shows(*table, row)) {
+    const auto table = mounts.now();
+    if (table && !shows(**table, row)) {
       steps.emplace_back("the kernel's mount table does not show it");
     } else if (std::string busy = in_use_by(context, row.mounted_at()); !busy.empty()) {
       steps.push_back(busy);
@@ -186,10 +186,10 @@ Result<Release> Manager::release_volume(const Context& context, const VolumeKey&
     release.done = true;
     return release;
   }
-  release.steps = plan(context, volume, books, state.policy);
+  release.steps = plan(context, state.mounts, volume, books, state.policy);
   if (dry_run) return release;
 
-  Work one(state.parts, state.policy, state.calls, context, volume);
+  Work one(state.parts, state.policy, state.calls, state.mounts, context, volume);
   DVDI_TRY(const auto owed, one.take_down_by_hand(*books.row, books.debt));
   release.done = !owed;
   if (owed) {

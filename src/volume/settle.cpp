@@ -60,29 +60,32 @@ Result<std::optional<std::string>> Work::unmount(MountRow row,
     const auto path = calls_.path(context_, volume_);
     whereabouts_known = path.has_value() || path.error().outcome == Outcome::refused;
     if (path) {
-      if (const auto claim = verify_claim(context_, parts_.helpers, volume_, *path, false)) {
+      const auto now = mounts_.now();
+      const auto claim = now ? verify_claim(context_, parts_.helpers, **now, volume_, *path, false)
+                             : Result<Claim>(fail(now.error()));
+      if (claim) {
         row.mount_point = claim->mount_point;
         row.folder = claim->folder;
         row.identity = claim->identity;
       }
     }
   }
-  const auto table_before = MountTable::read();
-  const bool was_there = !table_before || shows(*table_before, row);
+  const auto table_before = mounts_.now();
+  const bool was_there = !table_before || shows(**table_before, row);
   const Clock& clock = context_.clock();
   const BootTime start = clock.boot();
   const auto answer = unmount_unprobed(row);
   Cause why = cause();
   why.duration = clock.boot() - start;
   if (!answer) why.error = answer.error().text();
-  const auto table = MountTable::read();
-  bool there = plain_and_whole || !table || shows(*table, row);
+  const auto table = mounts_.now();
+  bool there = plain_and_whole || !table || shows(**table, row);
   Pending if_there = Pending::refused;
   if (there) {
     const ServerLook rest = take_away_if_gone(row);
     if (rest.state == ServerState::gone || rest.state == ServerState::replaced) {
-      const auto after = MountTable::read();  // the table decides, here too
-      there = !after || shows(*after, row);
+      const auto after = mounts_.now();  // the table decides, here too
+      there = !after || shows(**after, row);
       if (!there) why.reason = "its server is gone: the dead mount was taken away";
     } else if (rest.state != ServerState::answers) {
       if_there = Pending::lost;
@@ -165,8 +168,8 @@ Result<std::optional<std::string>> Work::unmount(MountRow row,
 // The driver is not called again by itself. But a mount that is gone, however that came, is not owed any
 // more.
 Result<std::string> Work::settle_parked(MountRow row) {
-  DVDI_TRY(const MountTable table, MountTable::read());
-  if (!row.identity || shows(table, row)) return std::string();
+  DVDI_TRY(const auto table, mounts_.now());
+  if (!row.identity || shows(*table, row)) return std::string();
   DVDI_CHECK(
       move(row, MountState::absent, cause("it is not mounted any more"), [&](Transaction& transaction) {
         return settle_debt(transaction, volume_, context_.trace_id(), false);
@@ -176,8 +179,8 @@ Result<std::string> Work::settle_parked(MountRow row) {
 
 // Whose it is, nobody knows any more: it is never unmounted from here. But one that is gone is gone.
 Result<std::string> Work::settle_found(MountRow row) {
-  DVDI_TRY(const MountTable table, MountTable::read());
-  if (!row.identity || shows(table, row)) return std::string();
+  DVDI_TRY(const auto table, mounts_.now());
+  if (!row.identity || shows(*table, row)) return std::string();
   DVDI_CHECK(move(row, MountState::absent, cause("the mount that was found is gone")));
   return fmt::format("{}: the mount that was found is gone", volume_.text());
 }

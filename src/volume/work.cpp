@@ -39,8 +39,8 @@ Result<Mounted> Work::bring_up(const Request& request, const std::optional<Mount
   if (!found) return fresh(request, with);
   switch (found->state) {
     case MountState::mounted: {
-      DVDI_TRY(const MountTable table, MountTable::read());
-      if (!found->identity || shows(table, *found)) {
+      DVDI_TRY(const auto table, mounts_.now());
+      if (!found->identity || shows(*table, *found)) {
         DVDI_TRY(const ServerLook server, look(*found));
         if (server.state == ServerState::answers) {
           DVDI_CHECK(
@@ -134,7 +134,7 @@ Result<Mounted> Work::mount_first(MountRow row, const Request& request,
   if (auto created = ensure_created(request); !created) {
     return failed(std::move(created).error(), MountState::absent, clock.boot() - start);
   }
-  auto before = MountTable::read();
+  auto before = mounts_.now();
   if (!before) return failed(std::move(before).error(), MountState::absent, clock.boot() - start);
   auto path = calls_.mount(context_, volume_, row.mount_id, request.options);
   const Duration took = clock.boot() - start;
@@ -144,7 +144,7 @@ Result<Mounted> Work::mount_first(MountRow row, const Request& request,
     return failed(std::move(path).error(), known ? MountState::absent : MountState::unknown, took);
   }
   const bool plain = calls_.may_be_plain_directory(context_, volume_);
-  auto claim = verify(*path, plain, &*before);
+  auto claim = verify(*path, plain, before->get());
   if (!claim) {
     auto result = failed(std::move(claim).error(), MountState::unknown, took);
     // The driver counts us as a user of whatever it did: give that back at once.
@@ -160,7 +160,7 @@ Result<Mounted> Work::mount_first(MountRow row, const Request& request,
   }
   std::string foreign;
   if (claim->identity) {
-    const MountEntry* entry = before->containing(claim->mount_point);
+    const MountEntry* entry = (*before)->containing(claim->mount_point);
     if (entry != nullptr && identity_of(*entry) == *claim->identity)
       foreign = "it was mounted before our first Mount";
   }
@@ -192,8 +192,6 @@ Result<Mounted> Work::record_mounted(MountRow row, const Claim& claim, const Req
 }
 
 std::optional<Claim> Work::find_mount(const MountRow& row) {
-  auto table = MountTable::read();
-  if (!table) return std::nullopt;
   std::vector<std::string> places;
   if (!row.mount_point.empty()) places.push_back(row.mount_point);
   if (auto path = calls_.path(context_, volume_); path && !path->empty()) places.push_back(*path);
@@ -214,13 +212,13 @@ std::optional<Claim> Work::whole(const MountRow& row) {
   // A plain directory: only the driver knows, and it answered that it did nothing.
   if (!row.mount_point.empty() && !row.identity)
     return Claim{.mount_point = row.mount_point, .folder = {}, .identity = {}};
-  const auto table = MountTable::read();
-  if (!table || !shows(*table, row)) return std::nullopt;
+  const auto table = mounts_.now();
+  if (!table || !shows(**table, row)) return std::nullopt;
   const auto server = look(row);
   if (!server || server->state != ServerState::answers) return std::nullopt;
   return Claim{.mount_point = row.mount_point,
                .folder = row.folder,
-               .identity = identity_of(*table->containing(row.mount_point))};
+               .identity = identity_of(*(*table)->containing(row.mount_point))};
 }
 
 Result<Mounted> Work::settle_for_use(MountRow row, const Request& request,
@@ -244,8 +242,8 @@ Result<Mounted> Work::settle_for_use(MountRow row, const Request& request,
     if (const auto claim = whole(row)) {
       return record_mounted(row, *claim, request, cause("taken over: it was found mounted"), {}, with);
     }
-    const auto table = MountTable::read();
-    if (table && !shows(*table, row)) {
+    const auto table = mounts_.now();
+    if (table && !shows(**table, row)) {
       DVDI_CHECK(move(row, MountState::absent, cause("the mount that was found is gone")));
       return fresh(request, with);
     }

@@ -18,10 +18,12 @@ std::string why_lost(const ServerLook& look);
 
 class Work {
  public:
-  Work(const Manager::Parts& parts, const Policy& policy, Calls& calls, Context context, VolumeKey volume)
+  Work(const Manager::Parts& parts, const Policy& policy, Calls& calls, WatchedMountTable& mounts,
+       Context context, VolumeKey volume)
       : parts_(parts),
         policy_(policy),
         calls_(calls),
+        mounts_(mounts),
         context_(std::move(context)),
         volume_(std::move(volume)) {}
 
@@ -101,6 +103,7 @@ class Work {
   const Manager::Parts& parts_;
   const Policy& policy_;
   Calls& calls_;
+  WatchedMountTable& mounts_;
   Context context_;
   VolumeKey volume_;
 };

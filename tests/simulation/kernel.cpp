@@ -73,7 +73,7 @@ void Kernel::reboot() {
   next_pid_ = 1000;
 }
 
-Result<MountTable> Kernel::mount_table() {
+Result<std::string> Kernel::mount_table() {
   if (on_look) on_look();
   if (!table_) {
     std::string text = "1 0 8:1 / / rw - ext4 /dev/root rw\n";
@@ -84,7 +84,7 @@ Result<MountTable> Kernel::mount_table() {
                           one.server == Mount::Server::none ? "simfs" : "fuse.sim", one.source);
       top[one.mount_point] = one.id;
     }
-    DVDI_TRY(table_, MountTable::parse(text));
+    table_ = std::move(text);
   }
   return *table_;
 }

@@ -45,7 +45,7 @@ class Kernel final : public SimulatedMachine {
   std::function<void(std::uint64_t id)> on_detach;  // the engine took a dead mount away
   std::function<void()> on_look;                    // the engine asks something: a place where it may crash
 
-  Result<MountTable> mount_table() override;
+  Result<std::string> mount_table() override;
   Result<std::string> boot_id() override;
   Result<ProcessIdentity> identify(pid_t pid) override;
   Result<bool> runs(const ProcessIdentity& identity) override;
@@ -57,7 +57,7 @@ class Kernel final : public SimulatedMachine {
 
   std::vector<Mount> mounts_;
   std::set<std::string> folders_;
-  std::optional<MountTable> table_;  // as it is now
+  std::optional<std::string> table_;  // as it is now
   std::uint64_t next_id_ = 100;
   std::uint32_t next_minor_ = 40;
   std::map<pid_t, std::uint64_t> processes_;

@@ -482,8 +482,8 @@ void World::settle() {
 void World::look() {
   const unsigned number = ++calls_;
   spawn(fmt::format("look{}", number), [this](SimulatedEngine& engine) {
-    const auto lost = engine.volumes().note_vanished(context(minutes(1)));
-    trace_.line("vanished: {}", lost ? std::to_string(lost->size()) : lost.error().text());
+    const auto compared = engine.volumes().note_vanished(context(minutes(1)));
+    trace_.line("vanished: {}", compared ? std::to_string(compared->lost.size()) : compared.error().text());
     static_cast<void>(engine.volumes().probe(context(minutes(1))));
     check();
   });
