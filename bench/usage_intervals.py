@@ -5,11 +5,11 @@ import pathlib
 import sqlite3
 
 FILL = """
-INSERT INTO usage_intervals (kind, driver, volume, owner, container, framework, role, principal, user, size_bytes, boot_id,
-                             start_wall, start_boot, duration, labels, volume_type)
+INSERT INTO usage_closed (kind, driver, volume, owner, container, framework, role, principal, user, size_bytes, start_wall,
+                          duration, labels, volume_type)
 WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < :n),
      r AS (SELECT i, (i * 2654435761) % 4294967296 AS h, i % 10 < 8 AS task FROM n)
-SELECT CASE WHEN task THEN 'referenced' WHEN i % 10 = 8 THEN 'mounted' ELSE 'provisioned' END,
+SELECT CASE WHEN task THEN 0 WHEN i % 10 = 8 THEN 1 ELSE 2 END,
        CASE h % 2000 % 4 WHEN 0 THEN 'local' ELSE 'rexray' END,
        'customer-data-' || (h % 2000),
        CASE WHEN task THEN '/var/lib/mesos' ELSE '' END,
@@ -19,9 +19,7 @@ SELECT CASE WHEN task THEN 'referenced' WHEN i % 10 = 8 THEN 'mounted' ELSE 'pro
        CASE WHEN task THEN 'team-' || (h / 7 % 40) ELSE '' END,
        CASE WHEN task THEN 'user' || (h % 10) ELSE '' END,
        (1 + h % 500) << 30,
-       '1537576b-5559-4a54-8768-1bbbde469427',
        1750000000000000000 + i * (15552000000000000 / :n),
-       i * (15552000000000000 / :n),
        h * 20000,
        CASE WHEN task THEN '{"team":"team-' || (h / 7 % 40) || '","tier":"web"}' ELSE '' END,
        CASE h % 4 WHEN 0 THEN '' WHEN 1 THEN 'io2' ELSE 'gp3' END

@@ -7,6 +7,7 @@
 
 #include <filesystem>
 
+#include "base/fake_clock_test.h"
 #include "base/json.h"
 
 namespace dvdi {
@@ -17,18 +18,6 @@ using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::IsEmpty;
-
-class FakeClock final : public Clock {
- public:
-  BootTime boot() const override { return boot_now; }
-  WallTime wall() const override { return wall_now; }
-  void advance(Duration by) {
-    boot_now += by;
-    wall_now += by;
-  }
-  BootTime boot_now{hours(1)};
-  WallTime wall_now{std::chrono::days(20000)};
-};
 
 class RetentionTest : public testing::Test {
  protected:

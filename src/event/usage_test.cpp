@@ -9,6 +9,8 @@
 #include <filesystem>
 #include <map>
 
+#include "base/fake_clock_test.h"
+
 namespace dvdi {
 namespace {
 
@@ -19,18 +21,6 @@ using testing::ElementsAre;
 constexpr Wide second = 1'000'000'000;
 constexpr Wide unit = 1'000'000'000'000;  // of the currency
 constexpr std::uint64_t gib = std::uint64_t{1} << 30U;
-
-class FakeClock final : public Clock {
- public:
-  BootTime boot() const override { return boot_now; }
-  WallTime wall() const override { return wall_now; }
-  void advance(Duration by) {
-    boot_now += by;
-    wall_now += by;
-  }
-  BootTime boot_now{hours(1)};
-  WallTime wall_now{std::chrono::days(20000) + hours(20)};
-};
 
 // A ledger in a folder of its own, and a clock that a test sets.
 class Books {
@@ -67,7 +57,11 @@ class Books {
     return *std::move(report);
   }
 
-  FakeClock clock;
+  FakeClock clock = [] {
+    FakeClock in_the_evening;
+    in_the_evening.wall_now += hours(20);
+    return in_the_evening;
+  }();
   std::unique_ptr<Ledger> ledger;
 
  private:

@@ -68,12 +68,12 @@ Error database_error(std::string_view what, const SQLite::Exception& exception) 
   return error;
 }
 
-Result<std::unique_ptr<Connection>> Connection::open(const std::string& path, bool read_only,
-                                                     bool one_thread) {
+Result<std::unique_ptr<Connection>> Connection::open(const std::string& path, bool read_only) {
   const std::string what = fmt::format("open {}", path);
   return guarded(what, [&] {
-    const int flags = (read_only ? SQLite::OPEN_READONLY : SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE) |
-                      (one_thread ? SQLite::OPEN_NOMUTEX : 0);
+    // No locks of SQLite's own at each call: one thread at a time uses it.
+    const int flags =
+        (read_only ? SQLite::OPEN_READONLY : SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE) | SQLite::OPEN_NOMUTEX;
     SQLite::Database database(path, flags, 10'000);
     configure(database, read_only);
     return std::unique_ptr<Connection>(new Connection(std::move(database)));
@@ -93,6 +93,11 @@ void Connection::end_statements() noexcept {
   for (const auto& [sql, kept] : statements_) {
     if (kept) kept->tryReset();
   }
+}
+
+void Connection::end_reading() noexcept {
+  // It has written nothing: there is nothing that it could fail to keep.
+  static_cast<void>(guarded("end reading", [&] { statement("COMMIT").exec(); }));
 }
 
 void Connection::wait_for_locks(const Context& context) {

@@ -13,11 +13,10 @@
 
 namespace dvdi {
 
+// For one thread at a time.
 class Connection {
  public:
-  // `one_thread`: no other thread ever uses it, so that no call locks anything.
-  static Result<std::unique_ptr<Connection>> open(const std::string& path, bool read_only,
-                                                  bool one_thread = false);
+  static Result<std::unique_ptr<Connection>> open(const std::string& path, bool read_only);
 
   // The statement, ready to bind: kept, reset and without bindings. The text must be a literal.
   SQLite::Statement& statement(const char* sql);
@@ -25,6 +24,7 @@ class Connection {
   // A statement that was left in its middle, by an exception, would keep later transactions at what it has
   // seen.
   void end_statements() noexcept;
+  void end_reading() noexcept;  // of a ReadScope
 
   // How long SQLite waits for another process's lock: what the context leaves, a minute at most.
   void wait_for_locks(const Context& context);
@@ -33,6 +33,18 @@ class Connection {
   explicit Connection(SQLite::Database database) : database_(std::move(database)) {}
   SQLite::Database database_;
   std::unordered_map<const char*, std::unique_ptr<SQLite::Statement>> statements_;
+};
+
+// One state of the database for all statements in a scope. (SQLite::Transaction compiles its statements each time.)
+class ReadScope {
+ public:
+  explicit ReadScope(Connection& connection) : connection_(connection) { connection.statement("BEGIN").exec(); }
+  ~ReadScope() { connection_.end_reading(); }
+  ReadScope(const ReadScope&) = delete;
+  ReadScope& operator=(const ReadScope&) = delete;
+
+ private:
+  Connection& connection_;
 };
 
 // Declared after a transaction, so that it goes before its end: a statement that was left in its middle keeps

@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
-#include "store/sha256.h"
+#include <array>
+
+#include "base/sha256.h"
 
 namespace dvdi {
 
@@ -93,12 +95,14 @@ Status EventVerifier::next(const StoredEvent& event) {
   }
   if (sha256_hex(event.body) != event.hash)
     return broken("it was changed: its hash is not the hash of its bytes");
-  DVDI_TRY(const json::value body, json::parse(event.body, fmt::format("event {}", event.sequence)));
-  if (json::text_or_empty(body, "sequence") != fmt::format("{:020}", event.sequence)) {
-    return broken("it is out of order: it says it is number " +
-                  std::string(json::text_or_empty(body, "sequence")));
-  }
-  const std::string_view previous = json::text_or_empty(body, "previoushash");
+  const std::array members = {json::TextMember{"sequence", &said_sequence_},
+                              json::TextMember{"previoushash", &said_previous_},
+                              json::TextMember{"type", &said_type_}};
+  if (auto read = json::read_texts(event.body, members, "its body"); !read)
+    return broken(read.error().message);
+  if (said_sequence_ != fmt::format("{:020}", event.sequence))
+    return broken("it is out of order: it says it is number " + said_sequence_);
+  const std::string_view previous = said_previous_;
   if (count_ > 0 && previous != head_)
     return broken("it does not follow the one before it: the chain is broken");
   if (event.sequence == 1 && previous != genesis_hash())
@@ -107,7 +111,10 @@ Status EventVerifier::next(const StoredEvent& event) {
     first_ = event.sequence;
     before_first_ = previous;
   }
-  if (json::text_or_empty(body, "type") == events_cut_type) note_cut(body);
+  if (said_type_ == events_cut_type) {
+    DVDI_TRY(const json::value body, json::parse(event.body, fmt::format("event {}", event.sequence)));
+    note_cut(body);
+  }
   last_ = event.sequence;
   head_ = event.hash;
   ++count_;

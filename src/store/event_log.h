@@ -66,8 +66,9 @@ class EventVerifier {
 
   std::uint64_t count_ = 0, first_ = 0, last_ = 0;
   std::string head_;
-  std::string before_first_;             // the hash that the first one follows
-  std::optional<std::uint64_t> cut_at_;  // by the newest event of a cut
+  std::string said_sequence_, said_previous_, said_type_;  // by the event that is looked at
+  std::string before_first_;                               // the hash that the first one follows
+  std::optional<std::uint64_t> cut_at_;                    // by the newest event of a cut
   std::string cut_head_;
 };
 

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <numeric>
 
+#include "base/fake_clock_test.h"
 #include "store/ledger.h"
 
 namespace dvdi {
@@ -16,14 +17,6 @@ namespace {
 using std::chrono::minutes;
 using testing::ElementsAre;
 using testing::Pair;
-
-class FakeClock final : public Clock {
- public:
-  BootTime boot() const override { return boot_now; }
-  WallTime wall() const override { return wall_now; }
-  BootTime boot_now{std::chrono::hours(1)};
-  WallTime wall_now{std::chrono::days(20000)};
-};
 
 class Figures : public testing::Test {
  protected:

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <set>
 
 #include "base/random.h"
 #include "base/sync.h"
@@ -23,6 +24,7 @@ struct Ledger::State {
   Mutex counting;
   Condition counted;
   std::uint64_t written = 0;
+  std::multiset<std::uint64_t> waited_for;  // each waiter's number: nobody else is woken
   WriteTimes times;  // under `counting`, as is `written`
   Mutex reading;
   std::unique_ptr<Connection> reader;
@@ -36,9 +38,10 @@ struct Ledger::State {
 namespace {
 
 constexpr const char* seen_sql =
-    "INSERT INTO boots (boot_id, first_wall, last_wall, last_boot) VALUES (?1, ?2, ?2, ?3) "
+    "INSERT INTO boots (boot_id, first_wall, last_wall, last_boot, last_event) VALUES (?1, ?2, ?2, ?3, "
+    "coalesce((SELECT max(sequence) FROM events), 0)) "
     "ON CONFLICT (boot_id) DO UPDATE SET last_wall = excluded.last_wall, last_boot = max(last_boot, "
-    "excluded.last_boot)";
+    "excluded.last_boot), last_event = max(last_event, excluded.last_event)";
 
 // Every transaction notes when it was: an interval left open by a power cut ends no earlier than that.
 Status note_boot(Connection& connection, const Moment& now) {
@@ -66,7 +69,7 @@ constexpr unsigned most_long_reads = 2;
 
 Status read_on(Connection& connection, std::string_view what, const std::function<Status(Reader&)>& work) {
   return guarded(what, [&]() -> Status {
-    const SQLite::Transaction scope(connection.database());
+    const ReadScope scope(connection);
     const EndStatements end(connection);
     Reader reader(connection);
     return work(reader);
@@ -108,7 +111,11 @@ std::uint64_t Ledger::written() const {
 
 Status Ledger::wait_written(const Context& context, std::uint64_t seen) {
   Lock lock(state_->counting);
-  return state_->counted.wait(context, lock, [&] { return state_->written > seen; }, "wait for a change");
+  const auto mine = state_->waited_for.insert(seen);
+  const auto changed =
+      state_->counted.wait(context, lock, [&] { return state_->written > seen; }, "wait for a change");
+  state_->waited_for.erase(mine);
+  return changed;
 }
 
 const std::string& Ledger::node_id() const { return state_->node_id; }
@@ -152,6 +159,7 @@ Status Ledger::write(const Context& context, std::string_view what,
                      const std::function<Status(Transaction&)>& work) {
   DVDI_CHECK(context.check(what));
   GroupCommit::Times times;
+  bool somebody_waits = false;
   const auto done = state_->commits->run(
       context, what,
       [&](Connection& connection) {
@@ -164,12 +172,13 @@ Status Ledger::write(const Context& context, std::string_view what,
     if (done) {
       state_->times.wait.add(write_time_bounds(), times.wait);
       ++state_->written;
+      somebody_waits = !state_->waited_for.empty() && *state_->waited_for.begin() < state_->written;
     } else if (!times.refused) {
       ++state_->times.failures;
     }
     if (times.durable) state_->times.commit.add(write_time_bounds(), times.commit);
   }
-  if (done) state_->counted.notify_all();
+  if (somebody_waits) state_->counted.notify_all();
   if (!done && done.error().code == Code::corrupted) suspect(state_->path);
   return done;
 }
@@ -206,7 +215,7 @@ Status Ledger::read_long(const Context& context, std::string_view what,
   const Place place{*state_};
   // Opened for this one: what it has read is not kept in memory afterwards.
   auto done = [&]() -> Status {
-    DVDI_TRY(const auto connection, Connection::open(state_->path, true, true));
+    DVDI_TRY(const auto connection, Connection::open(state_->path, true));
     connection->wait_for_locks(context);
     return read_on(*connection, what, work);
   }();
@@ -224,7 +233,7 @@ Result<LedgerFigures> Ledger::figures(const Context& context) {
   Connection& connection = *state_->looker;
   connection.wait_for_locks(context);
   return guarded(what, [&]() -> Result<LedgerFigures> {
-    const SQLite::Transaction scope(connection.database());
+    const ReadScope scope(connection);
     const EndStatements end(connection);
     return Reader(connection).figures(now(context.clock()));
   });

@@ -28,11 +28,15 @@ class Reader {
   Result<std::vector<ContainerRow>> containers();
   Result<std::vector<ContainerRow>> live_containers();  // that have not ended
   // The ids of containers nested in it, at whatever depth, that have not ended.
+  // Of those that live: those that are being cleaned up or are watched, and all of one owner.
+  Result<std::vector<ContainerRow>> containers_to_look_after(const std::string& owner);
   Result<std::vector<std::string>> live_children(const ContainerKey& parent);
   // When one ended: in another boot than `boot_id`, else the one that ended first in this.
   Result<std::optional<Moment>> oldest_end(const std::string& boot_id);
   Result<std::optional<MountRow>> mount(const VolumeKey& volume);
   Result<std::vector<MountRow>> mounts();
+  // Those whose state changed at that time of this boot or later.
+  Result<std::vector<MountRow>> mounts_since(const Moment& moment);
   Result<std::vector<MountRow>> unreferenced_mounts();  // that no container refers to
   Result<std::vector<ReferenceRow>> references();
   Result<std::vector<ReferenceRow>> references_to(const VolumeKey& volume);
@@ -82,7 +86,8 @@ class Reader {
   Status usage(const Moment& now, WallTime since, WallTime until, const UsageColumns& columns,
                const std::function<bool(const UsageRecord&)>& visit,
                const std::function<bool(std::uint64_t)>& look = {});
-  Result<std::uint64_t> usage_intervals();  // how many there are, of any time: to show how far a report is
+  // How many closed ones there are, of any time, and perhaps some more: to show how far a report is.
+  Result<std::uint64_t> usage_intervals();
   Result<bool> has_usage_before(WallTime time);  // closed intervals that ended before that
 
  protected:

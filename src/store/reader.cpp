@@ -239,14 +239,21 @@ constexpr const char* containers_sql = "SELECT " DVDI_CONTAINER_COLUMNS
                                        "ORDER BY since_wall, owner, id";
 constexpr const char* live_containers_sql = "SELECT " DVDI_CONTAINER_COLUMNS
                                             " FROM containers "
-                                            "WHERE state <> 'ended' ORDER BY since_wall, owner, id";
+                                            "WHERE ended_wall IS NULL ORDER BY since_wall, owner, id";
+constexpr const char* containers_to_look_after_sql =
+    "SELECT " DVDI_CONTAINER_COLUMNS
+    " FROM containers INDEXED BY containers_live "
+    "WHERE ended_wall IS NULL AND (state = 'cleaning' OR watch <> 0 OR owner = ?)";
 // By its index: the first of another boot, else the first of this one.
 constexpr const char* oldest_end_sql =
-    "SELECT * FROM (SELECT ended_boot_id, ended_wall, ended_boot FROM containers WHERE state = 'ended' AND "
+    "SELECT * FROM (SELECT ended_boot_id, ended_wall, ended_boot FROM containers WHERE ended_wall IS NOT "
+    "NULL AND "
     "ended_boot_id < ?1 LIMIT 1) UNION ALL "
-    "SELECT * FROM (SELECT ended_boot_id, ended_wall, ended_boot FROM containers WHERE state = 'ended' AND "
+    "SELECT * FROM (SELECT ended_boot_id, ended_wall, ended_boot FROM containers WHERE ended_wall IS NOT "
+    "NULL AND "
     "ended_boot_id > ?1 LIMIT 1) UNION ALL "
-    "SELECT * FROM (SELECT ended_boot_id, ended_wall, ended_boot FROM containers WHERE state = 'ended' AND "
+    "SELECT * FROM (SELECT ended_boot_id, ended_wall, ended_boot FROM containers WHERE ended_wall IS NOT "
+    "NULL AND "
     "ended_boot_id = ?1 ORDER BY ended_boot LIMIT 1) LIMIT 1";
 constexpr const char* children_sql =
     "SELECT id FROM containers WHERE owner = ?1 AND id > ?2 || '.' AND id < ?2 || '/' AND state <> 'ended'";
@@ -258,6 +265,8 @@ constexpr const char* container_sql = "SELECT " DVDI_CONTAINER_COLUMNS
   "driver, volume, mount_id, state, pending, mount_point, identity, boot_id, since_wall, since_boot, " \
   "mounted_wall, mounted_boot, note, unanswered_boot, folder, driver_id, has_secrets"
 constexpr const char* mounts_sql = "SELECT " DVDI_MOUNT_COLUMNS " FROM mounts";
+constexpr const char* mounts_since_sql =
+    "SELECT " DVDI_MOUNT_COLUMNS " FROM mounts WHERE since_boot >= ?2 OR boot_id <> ?1";
 constexpr const char* unreferenced_mounts_sql =
     "SELECT " DVDI_MOUNT_COLUMNS
     " FROM mounts WHERE NOT EXISTS (SELECT 1 FROM refs WHERE "
@@ -325,11 +334,13 @@ constexpr const char* since_sql = "SELECT sequence FROM events WHERE wall >= ? O
 constexpr const char* total_sql =
     "SELECT sequence, total_bytes FROM events WHERE sequence <= ? ORDER BY sequence DESC LIMIT 1";
 constexpr const char* head_sql = "SELECT sequence, hash FROM events ORDER BY sequence DESC LIMIT 1";
-constexpr const char* highest_sql = "SELECT seq FROM sqlite_sequence WHERE name = 'events'";
+// Of its own transaction, the events know it; what was removed from their end, the boots.
+constexpr const char* highest_sql =
+    "SELECT max(coalesce((SELECT sequence FROM events ORDER BY sequence DESC LIMIT 1), 0), "
+    "coalesce((SELECT max(last_event) FROM boots), 0))";
 constexpr const char* old_usage_sql =
-    "SELECT 1 FROM usage_intervals WHERE duration IS NOT NULL AND start_wall < ?1 AND start_wall + duration "
-    "< ?1 "
-    "LIMIT 1";
+    "SELECT 1 FROM usage_closed WHERE id < ?2 + coalesce((SELECT min(id) FROM usage_closed), 0) AND "
+    "start_wall + duration < ?1 LIMIT 1";
 
 #undef DVDI_CONTAINER_COLUMNS
 
@@ -347,6 +358,12 @@ Result<std::vector<ContainerRow>> Reader::containers() {
 
 Result<std::vector<ContainerRow>> Reader::live_containers() {
   return all("read the containers", connection_->statement(live_containers_sql), read_container);
+}
+
+Result<std::vector<ContainerRow>> Reader::containers_to_look_after(const std::string& owner) {
+  auto& statement = connection_->statement(containers_to_look_after_sql);
+  Binder{statement}(owner);
+  return all("read the containers", statement, read_container);
 }
 
 Result<std::vector<std::string>> Reader::live_children(const ContainerKey& parent) {
@@ -371,6 +388,12 @@ Result<std::optional<MountRow>> Reader::mount(const VolumeKey& volume) {
 
 Result<std::vector<MountRow>> Reader::mounts() {
   return all("read the mounts", connection_->statement(mounts_sql), read_mount);
+}
+
+Result<std::vector<MountRow>> Reader::mounts_since(const Moment& moment) {
+  auto& statement = connection_->statement(mounts_since_sql);
+  Binder{statement}(moment.boot_id)(moment.boot);
+  return all("read the mounts that changed", statement, read_mount);
 }
 
 Result<std::vector<MountRow>> Reader::unreferenced_mounts() {
@@ -601,7 +624,7 @@ Result<std::uint64_t> Reader::highest_event() {
 Result<bool> Reader::has_usage_before(WallTime time) {
   return guarded("look for old usage", [&] {
     auto& statement = connection_->statement(old_usage_sql);
-    Binder{statement}(time);
+    Binder{statement}(time)(usage_window);
     const bool found = statement.executeStep();
     statement.reset();
     return found;

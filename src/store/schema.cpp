@@ -206,6 +206,99 @@ CREATE TABLE drivers (
 CREATE INDEX containers_live ON containers (since_wall, owner, id) WHERE state <> 'ended';
 CREATE INDEX containers_ended ON containers (ended_boot_id, ended_boot) WHERE state = 'ended';
 )sql",
+    R"sql(
+-- Each page that a transaction changes is written and synced: what a prepare and a cleanup touch lies on as few
+-- as can be. A container's row comes into an index and leaves it with its life, not with each of its states.
+DROP INDEX containers_live;
+DROP INDEX containers_ended;
+CREATE INDEX containers_live ON containers (since_wall, owner, id) WHERE ended_wall IS NULL;
+CREATE INDEX containers_ended ON containers (ended_boot_id, ended_boot) WHERE ended_wall IS NOT NULL;
+
+-- As it was, but for an index of its own on mount_id.
+CREATE TABLE mounts_8 (
+  driver TEXT NOT NULL,
+  volume TEXT NOT NULL,
+  mount_id TEXT NOT NULL,
+  state TEXT NOT NULL,
+  pending TEXT NOT NULL,
+  mount_point TEXT NOT NULL,
+  identity TEXT,                      -- JSON; null for a plain directory
+  boot_id TEXT NOT NULL,
+  since_wall INTEGER NOT NULL,
+  since_boot INTEGER NOT NULL,
+  mounted_wall INTEGER,
+  mounted_boot INTEGER,
+  note TEXT NOT NULL DEFAULT '',
+  unanswered_boot INTEGER,
+  folder TEXT NOT NULL DEFAULT '',
+  driver_id TEXT,
+  has_secrets INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (driver, volume)
+) STRICT, WITHOUT ROWID;
+INSERT INTO mounts_8 SELECT driver, volume, mount_id, state, pending, mount_point, identity, boot_id, since_wall, since_boot,
+  mounted_wall, mounted_boot, note, unanswered_boot, folder, driver_id, has_secrets FROM mounts;
+DROP TABLE mounts;
+ALTER TABLE mounts_8 RENAME TO mounts;
+
+-- The highest number of an event that there was, in a row that every transaction writes anyway.
+ALTER TABLE boots ADD COLUMN last_event INTEGER NOT NULL DEFAULT 0;
+UPDATE boots SET last_event = coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'events'), 0);
+CREATE TABLE events_8 (
+  sequence INTEGER PRIMARY KEY,
+  body TEXT NOT NULL,                 -- the exact bytes that the hash is over
+  hash TEXT NOT NULL,
+  wall INTEGER NOT NULL,
+  total_bytes INTEGER NOT NULL
+) STRICT;
+INSERT INTO events_8 SELECT sequence, body, hash, wall, total_bytes FROM events ORDER BY sequence;
+DROP TABLE events;
+ALTER TABLE events_8 RENAME TO events;
+
+-- Intervals that are open, and those that have ended, in the order of their ends. The latter are what a report
+-- reads: numbers first.
+DROP INDEX usage_open;
+CREATE TABLE usage_open (
+  kind TEXT NOT NULL,                 -- referenced, mounted, provisioned
+  driver TEXT NOT NULL,
+  volume TEXT NOT NULL,
+  owner TEXT NOT NULL,
+  container TEXT NOT NULL,
+  framework TEXT NOT NULL,
+  role TEXT NOT NULL,
+  principal TEXT NOT NULL,
+  user TEXT NOT NULL,
+  labels TEXT NOT NULL,               -- JSON object; '': none
+  volume_type TEXT NOT NULL,
+  size_bytes INTEGER,
+  boot_id TEXT NOT NULL,
+  start_wall INTEGER NOT NULL,
+  start_boot INTEGER NOT NULL,
+  PRIMARY KEY (kind, driver, volume, owner, container)
+) STRICT, WITHOUT ROWID;
+INSERT OR IGNORE INTO usage_open SELECT kind, driver, volume, owner, container, framework, role, principal, user, labels,
+  volume_type, size_bytes, boot_id, start_wall, start_boot FROM usage_intervals WHERE duration IS NULL ORDER BY id;
+CREATE TABLE usage_closed (
+  id INTEGER PRIMARY KEY,
+  kind INTEGER NOT NULL,              -- 0 referenced, 1 mounted, 2 provisioned
+  size_bytes INTEGER,
+  start_wall INTEGER NOT NULL,
+  duration INTEGER NOT NULL,
+  role TEXT NOT NULL,
+  driver TEXT NOT NULL,
+  volume TEXT NOT NULL,
+  volume_type TEXT NOT NULL,
+  framework TEXT NOT NULL,
+  principal TEXT NOT NULL,
+  user TEXT NOT NULL,
+  labels TEXT NOT NULL,
+  owner TEXT NOT NULL,
+  container TEXT NOT NULL
+) STRICT;
+INSERT INTO usage_closed SELECT id, CASE kind WHEN 'mounted' THEN 1 WHEN 'provisioned' THEN 2 ELSE 0 END, size_bytes, start_wall,
+  duration, role, driver, volume, volume_type, framework, principal, user, labels, owner, container
+  FROM usage_intervals WHERE duration IS NOT NULL ORDER BY id;
+DROP TABLE usage_intervals;
+)sql",
 };
 
 constexpr int application_id = 0x64766469;  // "dvdi"
@@ -215,11 +308,13 @@ constexpr int application_id = 0x64766469;  // "dvdi"
 int ledger_application_id() { return application_id; }
 int schema_version() { return static_cast<int>(migrations.size()); }
 
-Status migrate(Connection& connection) {
+Status migrate(Connection& connection) { return migrate(connection, schema_version()); }
+
+Status migrate(Connection& connection, int version) {
   SQLite::Database& database = connection.database();
   const auto version_of = [&] { return database.execAndGet("PRAGMA user_version").getInt(); };
   DVDI_TRY(const int before, guarded("read the schema version", version_of));
-  if (before == schema_version()) return {};
+  if (before == version) return {};
   return guarded("migrate the state database", [&]() -> Status {
     SQLite::Transaction transaction(database, SQLite::TransactionBehavior::IMMEDIATE);
     const int found = version_of();  // another process may have been first
@@ -230,11 +325,11 @@ Status migrate(Connection& connection) {
                                  schema_version()),
           .hint = "a younger dvdi has written it: use that one, or another state directory"};
     }
-    for (int next = found; next < schema_version(); ++next) {
+    for (int next = found; next < version; ++next) {
       database.exec(migrations.at(static_cast<std::size_t>(next)));
     }
     database.exec(fmt::format("PRAGMA application_id={}", application_id));
-    database.exec(fmt::format("PRAGMA user_version={}", schema_version()));
+    database.exec(fmt::format("PRAGMA user_version={}", version));
     transaction.commit();
     return {};
   });

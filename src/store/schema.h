@@ -11,5 +11,7 @@ int ledger_application_id();  // in the header of the database file
 
 // Brings the database up to date, in one transaction. failed_precondition if a younger dvdi has written it.
 Status migrate(Connection& connection);
+// To what an older dvdi would have made: for tests of the way from there.
+Status migrate(Connection& connection, int version);
 
 }  // namespace dvdi

@@ -6,22 +6,15 @@
 #include <stdexcept>
 #include <thread>
 
+#include "base/fake_clock_test.h"
+#include "base/sha256.h"
 #include "store/ledger.h"
-#include "store/sha256.h"
 
 namespace dvdi {
 namespace {
 
 using testing::HasSubstr;
 using testing::SizeIs;
-
-class FakeClock final : public Clock {
- public:
-  BootTime boot() const override { return boot_now; }
-  WallTime wall() const override { return wall_now; }
-  BootTime boot_now{std::chrono::hours(1)};
-  WallTime wall_now{std::chrono::days(20000)};
-};
 
 class StoreTest : public testing::Test {
  protected:
@@ -53,10 +46,6 @@ class StoreTest : public testing::Test {
   const VolumeKey volume_{"local", "a"};
   const ContainerKey container_{"run", "c1"};
 };
-
-TEST_F(StoreTest, Sha256IsTheStandardOne) {
-  EXPECT_EQ(sha256_hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-}
 
 TEST_F(StoreTest, RowsComeBackAsTheyWereWritten) {
   ASSERT_TRUE(write([&](Transaction& tx) -> Status {

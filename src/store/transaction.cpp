@@ -1,10 +1,10 @@
 #include <algorithm>
 #include <array>
 
+#include "base/sha256.h"
 #include "store/codec.h"
 #include "store/database.h"
 #include "store/ledger.h"
-#include "store/sha256.h"
 
 namespace dvdi {
 
@@ -53,12 +53,20 @@ constexpr const char* put_container_sql =
     "since_boot = excluded.since_boot, ended_boot_id = excluded.ended_boot_id, ended_wall = "
     "excluded.ended_wall, "
     "ended_boot = excluded.ended_boot, watch = excluded.watch, note = excluded.note";
+// The same for one that lives on: it stays where it is in every index. SQLite writes the page of an index for
+// each of its columns that is set, whatever the value.
+constexpr const char* update_live_container_sql =
+    "UPDATE containers SET state = ?3, digest = ?4, attribution = ?5, directory = ?6, directory_is_ours = "
+    "?7, "
+    "engine_pid = ?8, engine_start = ?9, init_pid = ?10, init_start = ?11, watch = ?18, note = ?19 "
+    "WHERE owner = ?1 AND id = ?2 AND boot_id = ?12 AND since_wall = ?13 AND since_boot = ?14 "
+    "AND ended_wall IS NULL AND ?15 IS NULL AND ?16 IS NULL AND ?17 IS NULL";
 constexpr const char* erase_container_sql = "DELETE FROM containers WHERE owner = ? AND id = ?";
 // Three statements, so that each goes by the index.
 constexpr std::array erase_ended_sql = {
-    "DELETE FROM containers WHERE state = 'ended' AND ended_boot_id < ?1",
-    "DELETE FROM containers WHERE state = 'ended' AND ended_boot_id > ?1",
-    "DELETE FROM containers WHERE state = 'ended' AND ended_boot_id = ?1 AND ended_boot < ?2"};
+    "DELETE FROM containers WHERE ended_wall IS NOT NULL AND ended_boot_id < ?1",
+    "DELETE FROM containers WHERE ended_wall IS NOT NULL AND ended_boot_id > ?1",
+    "DELETE FROM containers WHERE ended_wall IS NOT NULL AND ended_boot_id = ?1 AND ended_boot < ?2"};
 constexpr const char* put_mount_sql =
     "INSERT OR REPLACE INTO mounts (driver, volume, mount_id, state, pending, mount_point, identity, "
     "boot_id, since_wall, since_boot, mounted_wall, mounted_boot, note, unanswered_boot, folder, driver_id, "
@@ -100,25 +108,36 @@ constexpr const char* event_sql =
     "INSERT INTO events (sequence, body, hash, wall, total_bytes) VALUES (?1, ?2, ?3, ?4, ?5 + "
     "coalesce((SELECT total_bytes FROM events ORDER BY sequence DESC LIMIT 1), 0))";
 constexpr const char* erase_events_sql = "DELETE FROM events WHERE sequence <= ?";
+// The oldest are first. One that ended later by a clock that was wrong keeps none behind it, and none beyond
+// `usage_window` is looked at.
 constexpr const char* erase_usage_sql =
-    "DELETE FROM usage_intervals WHERE id IN (SELECT id FROM usage_intervals WHERE duration IS NOT NULL AND "
-    "start_wall < ?1 AND start_wall + duration < ?1 LIMIT ?2)";
+    "DELETE FROM usage_closed WHERE id IN (SELECT id FROM usage_closed WHERE id < ?3 + coalesce((SELECT "
+    "min(id) "
+    "FROM usage_closed), 0) AND start_wall + duration < ?1 ORDER BY id LIMIT ?2)";
+// One that is open already goes on.
 constexpr const char* open_usage_sql =
-    "INSERT INTO usage_intervals (kind, driver, volume, owner, container, framework, role, principal, user, "
+    "INSERT INTO usage_open (kind, driver, volume, owner, container, framework, role, principal, user, "
     "size_bytes, boot_id, start_wall, start_boot, labels, volume_type) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
 // An interval that began in another boot ends with what was last seen of that boot.
 constexpr const char* close_usage_sql =
-    "UPDATE usage_intervals SET duration = max(0, CASE WHEN boot_id = ? THEN ? ELSE coalesce((SELECT "
+    "INSERT INTO usage_closed (kind, size_bytes, start_wall, duration, role, driver, volume, volume_type, "
+    "framework, "
+    "principal, user, labels, owner, container) "
+    "SELECT ?1, size_bytes, start_wall, max(0, CASE WHEN boot_id = ?2 THEN ?3 ELSE coalesce((SELECT "
     "last_boot FROM "
-    "boots WHERE boots.boot_id = usage_intervals.boot_id), start_boot) END - start_boot) "
-    "WHERE duration IS NULL AND kind = ? AND driver = ? AND volume = ? AND owner = ? AND container = ?";
+    "boots WHERE boots.boot_id = usage_open.boot_id), start_boot) END - start_boot), role, driver, volume, "
+    "volume_type, framework, principal, user, labels, owner, container FROM usage_open "
+    "WHERE kind = ?4 AND driver = ?5 AND volume = ?6 AND owner = ?7 AND container = ?8";
+constexpr const char* closed_usage_sql =
+    "DELETE FROM usage_open WHERE kind = ?1 AND driver = ?2 AND volume = ?3 AND owner = ?4 AND container = "
+    "?5";
 
 }  // namespace
 
 Status Transaction::put(const ContainerRow& row) {
-  return guarded("write a container", [&] {
-    auto& statement = connection_->statement(put_container_sql);
+  const auto run = [&](const char* sql) {
+    auto& statement = connection_->statement(sql);
     Binder bind(statement);
     bind(row.key)(std::string(container_state_name(row.state)))(row.digest)(to_json(row.attribution))(
         row.directory)(row.directory_is_ours)(std::int64_t{row.engine.pid})(
@@ -135,7 +154,10 @@ Status Transaction::put(const ContainerRow& row) {
       bind.null().null().null();
     }
     bind(row.watch)(row.note);
-    statement.exec();
+    return statement.exec();
+  };
+  return guarded("write a container", [&] {
+    if (row.ended || run(update_live_container_sql) == 0) run(put_container_sql);
   });
 }
 
@@ -332,7 +354,7 @@ Status Transaction::erase_events(std::uint64_t up_to) {
 Result<std::uint64_t> Transaction::erase_usage(WallTime before, std::size_t most) {
   return guarded("take old usage away", [&] {
     auto& statement = connection_->statement(erase_usage_sql);
-    Binder{statement}(before)(static_cast<std::int64_t>(most));
+    Binder{statement}(before)(static_cast<std::int64_t>(most))(usage_window);
     return static_cast<std::uint64_t>(statement.exec());
   });
 }
@@ -341,7 +363,7 @@ Status Transaction::record(const Event& event) {
   DVDI_TRY(const auto head, this->head());
   // Never a number again: events that somebody removed from the end leave a gap that the next one shows.
   DVDI_TRY(const std::uint64_t highest, highest_event());
-  const std::uint64_t sequence = std::max(head.first, highest) + 1;
+  const std::uint64_t sequence = highest + 1;
   Event named = event;
   named.peer = caller_;
   const std::string body = event_body(named, sequence, *node_id_, head.second, now_.wall);
@@ -375,8 +397,12 @@ Status Transaction::close_usage(UsageInterval::Kind kind, const VolumeKey& volum
                                 const ContainerKey& container) {
   return guarded("close a usage interval", [&] {
     auto& statement = connection_->statement(close_usage_sql);
-    Binder{statement}(now_.boot_id)(now_.boot)(std::string(kind_name(kind)))(volume)(container);
-    statement.exec();
+    Binder{statement}(static_cast<std::int64_t>(kind))(now_.boot_id)(now_.boot)(std::string(kind_name(kind)))(
+        volume)(container);
+    if (statement.exec() == 0) return;
+    auto& closed = connection_->statement(closed_usage_sql);
+    Binder{closed}(std::string(kind_name(kind)))(volume)(container);
+    closed.exec();
   });
 }
 

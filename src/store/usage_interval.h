@@ -10,6 +10,10 @@
 
 namespace dvdi {
 
+// How many of the closed intervals that ended first are looked at for those that are too old. They lie in the
+// order of their ends, unless somebody set the clock.
+constexpr std::int64_t usage_window = 1'000'000;
+
 struct UsageInterval {
   enum class Kind { referenced, mounted, provisioned } kind = Kind::referenced;
   VolumeKey volume;

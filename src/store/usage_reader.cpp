@@ -67,16 +67,16 @@ std::vector<Text> texts_of(const UsageColumns& columns) {
 // The columns of every row, in this order; the texts follow.
 enum Column { kind, size_bytes, start_wall, duration, first_text };
 
-std::string select(const std::vector<Text>& texts, std::string_view further) {
-  std::string sql = "SELECT kind, size_bytes, start_wall, duration";
+std::string select(std::string_view first, const std::vector<Text>& texts, std::string_view further) {
+  std::string sql = fmt::format("SELECT {}", first);
   for (const Text& one : texts) sql += fmt::format(", {}", one.column);
   return sql + std::string(further);
 }
 
-UsageInterval::Kind kind_of(std::string_view name) {
-  if (name == "mounted") return UsageInterval::Kind::mounted;
-  if (name == "provisioned") return UsageInterval::Kind::provisioned;
-  return UsageInterval::Kind::referenced;
+UsageInterval::Kind kind_of(int number) {
+  return number == 1   ? UsageInterval::Kind::mounted
+         : number == 2 ? UsageInterval::Kind::provisioned
+                       : UsageInterval::Kind::referenced;
 }
 
 }  // namespace
@@ -99,7 +99,7 @@ Result<std::uint64_t> Reader::usage_intervals() {
   return guarded("count the usage intervals", [&] {
     return static_cast<std::uint64_t>(std::max<std::int64_t>(
         0,
-        connection_->database().execAndGet("SELECT coalesce(max(id), 0) FROM usage_intervals").getInt64()));
+        connection_->database().execAndGet("SELECT coalesce(max(id) - min(id) + 1, 0) FROM usage_closed").getInt64()));
   });
 }
 
@@ -119,7 +119,7 @@ Status Reader::usage(const Moment& now, WallTime since, WallTime until, const Us
         wanted = false;
         return;
       }
-      record.kind = kind_of(text(row, kind));
+      record.kind = kind_of(sqlite3_column_int(row, kind));
       record.size_bytes.reset();
       if (sqlite3_column_type(row, size_bytes) != SQLITE_NULL) {
         record.size_bytes =
@@ -133,22 +133,21 @@ Status Reader::usage(const Moment& now, WallTime since, WallTime until, const Us
       wanted = visit(record);
     };
 
-    // One pass over the table beats its indexes unless the report is about a small part of it, and how long
-    // ago an interval began that reaches into the report nobody knows.
-    const RawStatement closed =
-        prepare(database, select(texts, " FROM usage_intervals NOT INDEXED WHERE duration IS NOT NULL"));
+    // How long ago an interval began that reaches into the report nobody knows: all of them are read.
+    const RawStatement closed = prepare(
+        database, select("kind, size_bytes, start_wall, duration", texts, " FROM usage_closed"));
     while (wanted && next(database, closed.get())) {
       record.open = false;
       record.duration = Duration(std::max<std::int64_t>(0, sqlite3_column_int64(closed.get(), duration)));
       visit_row(closed.get());
     }
 
-    // What is open, or was left open by a power cut. The partial index has all of them.
+    // What is open, or was left open by a power cut.
     const RawStatement open = prepare(
         database,
-        select(texts,
+        select("CASE kind WHEN 'mounted' THEN 1 WHEN 'provisioned' THEN 2 ELSE 0 END, size_bytes, start_wall, 0", texts,
                ", start_boot, CASE WHEN i.boot_id = ?1 THEN ?2 ELSE coalesce(last_boot, start_boot) END"
-               " FROM usage_intervals i LEFT JOIN boots USING (boot_id) WHERE duration IS NULL"));
+               " FROM usage_open i LEFT JOIN boots USING (boot_id)"));
     sqlite3_bind_text(open.get(), 1, now.boot_id.data(), static_cast<int>(now.boot_id.size()), SQLITE_STATIC);
     sqlite3_bind_int64(open.get(), 2, nanoseconds(now.boot));
     const int after_texts = first_text + static_cast<int>(texts.size());
