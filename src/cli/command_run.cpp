@@ -168,7 +168,7 @@ class Run {
     return ask(context, false, [&](Api& api) -> Result<std::vector<isolator::Owed>> {
       // A cleanup of what is not known succeeds: here that would hide that somebody moved the state away
       // meanwhile.
-      if (auto known = api.container(context, prepared_.key.text()); !known)
+      if (auto known = api.find_container(context, prepared_.key); !known)
         return fail(std::move(known).error());
       return api.cleanup(context, prepared_.key);
     });

@@ -5,6 +5,7 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <memory>
 
 #include "base/random.h"
 #include "cli/dvdcli_commands.h"
@@ -34,10 +35,9 @@ int main(const std::vector<std::string>& words) {
     say_as("dvdcli", fmt::format("{}: {}", code_name(error.code), error.text()));
     return exit_failed;
   };
-  const auto helpers = HelperPool::start();
-  if (!helpers) return failed(helpers.error());
+  std::unique_ptr<HelperPool> helpers;
   const DvdcliServices services{
-      .open = [&](const Context& context) { return open_api(context, OpenOptions{}, **helpers); },
+      .open = [&](const Context& context) { return open_api(context, OpenOptions{}, helpers); },
       .say = [](std::string_view text) { say_as("dvdcli", text); },
       .write_error_line = say_line};
   Output out(STDOUT_FILENO);

@@ -75,10 +75,12 @@ class FakeApi final : public Api {
     scene_.calls.emplace_back(ended ? "containers ended" : "containers");
     return scene_.containers;
   }
+  Result<ContainerView> find_container(const Context&, const isolator::ContainerKey& key) override {
+    if (scene_.prepared && scene_.prepared_is_known && key == scene_.prepared->key)
+      return ContainerView{.owner = key.owner, .id = key.id};
+    return no_container(key);
+  }
   Result<ContainerView> container(const Context&, const std::string& id) override {
-    if (scene_.prepared && scene_.prepared_is_known && id == scene_.prepared->key.text()) {
-      return ContainerView{.owner = "run", .id = scene_.prepared->key.id};
-    }
     for (const ContainerView& one : scene_.containers) {
       if (one.id.starts_with(id)) return one;
     }

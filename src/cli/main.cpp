@@ -72,13 +72,12 @@ class Program {
 
  private:
   int main_run(const RunCommand& command) {
-    auto helpers = HelperPool::start();
-    if (!helpers) return run_failed(helpers.error());
+    std::unique_ptr<HelperPool> helpers;
     auto request = run_request(command, environ);
     if (!request) return run_failed(request.error());
     const RunServices services{
         .open = [&](const Context& context,
-                    bool settle) { return open_api(context, options(settle), **helpers); },
+                    bool settle) { return open_api(context, options(settle), helpers); },
         .launch =
             [&](const Context& context, const launcher::Task& task, const launcher::OnCreated& on_created) {
               return pipes_.as_before([&] { return launcher::run(context, task, on_created); });
@@ -107,18 +106,20 @@ class Program {
       }
       command->prices = *std::move(prices);
     }
-    DVDI_TRY(const auto helpers, HelperPool::start());
+    std::unique_ptr<HelperPool> helpers;
     const Context bounded = context_.with_timeout(command_timeout);
     if (const auto* command = std::get_if<PolicyCheckCommand>(&arguments_.command)) {
+      DVDI_TRY(helpers, HelperPool::start());
       auto answer = explain(bounded, *command, *helpers);
       if (answer) return policy_check(*answer, screen);
       say_error(answer.error(), arguments_.format);
       return exit_usage;
     }
     if (std::holds_alternative<DoctorCommand>(arguments_.command)) {
+      DVDI_TRY(helpers, HelperPool::start());
       return doctor(diagnose(bounded, options(false), *helpers), screen);
     }
-    DVDI_TRY(const auto api, open_api(bounded, options(true), *helpers));
+    DVDI_TRY(const auto api, open_api(bounded, options(true), helpers));
     for (const std::string& notice : api->notices()) say(notice);
     if (const auto* command = std::get_if<EventsCommand>(&arguments_.command)) {
       return events(context_, *api, *command, screen);  // --follow has no end

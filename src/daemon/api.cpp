@@ -20,4 +20,10 @@ Result<ContainerView> pick_container(const std::vector<ContainerView>& all, cons
                .hint = "`dvdi ps --all` lists them; ended ones are kept for an hour"};
 }
 
+Error no_container(const isolator::ContainerKey& key) {
+  return Error{.code = Code::not_found,
+               .message = fmt::format("no container {}", printable(key.text())),
+               .hint = "ended ones are kept for an hour"};
+}
+
 }  // namespace dvdi

@@ -63,6 +63,8 @@ struct EventView {
 // invalid_argument where several do.
 Result<ContainerView> pick_container(const std::vector<ContainerView>& all, const std::string& id);
 
+Error no_container(const isolator::ContainerKey& key);  // not_found
+
 // Thread-safe.
 class Api {
  public:
@@ -80,7 +82,7 @@ class Api {
   struct Prepared {
     isolator::ContainerKey key;
     v1::ContainerLaunchInfo launch;
-    std::vector<std::string> foreign_mount_points;  // for launcher::Task
+    std::vector<std::string> foreign_mount_points;  // of the owner `run`, not staged: for launcher::Task
   };
   virtual Result<Prepared> prepare(const Context& context, const PrepareOptions& options,
                                    const v1::ContainerRequest& request) = 0;
@@ -91,6 +93,8 @@ class Api {
                                                       const isolator::ContainerKey& key) = 0;
 
   virtual Result<std::vector<ContainerView>> containers(const Context& context, bool ended) = 0;
+  // Exactly that one, ended or not; not_found. Its cost does not grow with their number.
+  virtual Result<ContainerView> find_container(const Context& context, const isolator::ContainerKey& key) = 0;
   // By id, or a prefix of an id that only one container has.
   virtual Result<ContainerView> container(const Context& context, const std::string& id) = 0;
   // Volumes that the ledger knows; with `ask_drivers` also those that drivers list (a driver that does not

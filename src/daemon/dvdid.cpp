@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
@@ -18,6 +19,7 @@
 #include <thread>
 #include <variant>
 
+#include "base/kept_threads.h"
 #include "base/random.h"
 #include "daemon/config.h"
 #include "daemon/log.h"
@@ -258,6 +260,11 @@ Status run(const Options& options) {
 }  // namespace dvdi
 
 int main(int argc, char** argv) {
+  // Each thread would get a heap of its own, which keeps what the largest piece of its work once needed. And
+  // what is large goes back when it is freed, however often there was some of it.
+  ::mallopt(M_ARENA_MAX, 1);
+  ::mallopt(M_MMAP_THRESHOLD, 256 << 10);
+  dvdi::keep_threads_of_run_parallel();
   try {
     const auto parsed = dvdi::parse(argc, argv);
     if (const int* code = std::get_if<int>(&parsed)) return *code;

@@ -240,6 +240,8 @@ Result<Api::Prepared> Engine::prepare(const Context& context, const PrepareOptio
     return fail(std::move(launch).error());
   }
   prepared.launch = *std::move(launch);
+  // Who launches otherwise has nothing to do with other containers' mounts.
+  if (options.staged || options.owner != PrepareOptions().owner) return prepared;
   DVDI_CHECK(ledger_->read(context, "read the mounts", [&](Reader& reader) -> Status {
     DVDI_TRY(const auto mounts, reader.mounts());
     for (const MountRow& row : mounts) {
@@ -303,6 +305,16 @@ Result<std::vector<ContainerView>> Engine::containers(const Context& context, bo
     return {};
   }));
   return views;
+}
+
+Result<ContainerView> Engine::find_container(const Context& context, const ContainerKey& key) {
+  std::optional<ContainerView> view;
+  DVDI_CHECK(ledger_->read(context, "look for a container", [&](Reader& reader) -> Status {
+    DVDI_TRY(view, container_view(reader, key));
+    return {};
+  }));
+  if (!view) return no_container(key);
+  return *std::move(view);
 }
 
 Result<ContainerView> Engine::container(const Context& context, const std::string& id) {
@@ -426,16 +438,29 @@ Result<Api::Verified> Engine::verify_events(const Context& context,
                                             const std::function<void(std::uint64_t)>& progress) {
   constexpr std::size_t batch = 10'000;
   EventVerifier verifier;
-  for (;;) {
-    DVDI_CHECK(context.check("verify the events"));
-    std::vector<StoredEvent> events;
-    DVDI_CHECK(ledger_->read_long(context, "verify the events", [&](Reader& reader) -> Status {
-      DVDI_TRY(events, reader.events(verifier.last(), batch));
+  std::vector<StoredEvent> events;
+  const auto read = [&](std::uint64_t after, std::vector<StoredEvent>& into) {
+    return ledger_->read_long(context, "verify the events", [&](Reader& reader) -> Status {
+      DVDI_TRY(into, reader.events(after, batch));
       return {};
-    }));
-    if (events.empty()) break;
+    });
+  };
+  const auto verify = [&]() -> Status {
     for (const StoredEvent& event : events) DVDI_CHECK(verifier.next(event));
+    return {};
+  };
+  DVDI_CHECK(read(0, events));
+  while (!events.empty()) {
+    DVDI_CHECK(context.check("verify the events"));
+    // The next are read while these are held against one another.
+    std::vector<StoredEvent> next;
+    Status has_read, is_whole;
+    const std::uint64_t last = events.back().sequence;
+    run_parallel({[&] { is_whole = verify(); }, [&] { has_read = read(last, next); }});
+    DVDI_CHECK(is_whole);
+    DVDI_CHECK(has_read);
     if (progress) progress(verifier.count());
+    events = std::move(next);
   }
   DVDI_CHECK(verifier.finish());
   std::uint64_t highest = 0;

@@ -50,6 +50,7 @@ class Engine final : public Api {
                                              const std::vector<volume::LeftBehind>& mounts);
 
   Result<std::vector<ContainerView>> containers(const Context& context, bool ended) override;
+  Result<ContainerView> find_container(const Context& context, const isolator::ContainerKey& key) override;
   Result<ContainerView> container(const Context& context, const std::string& id) override;
   Result<Volumes> volumes(const Context& context, bool ask_drivers) override;
   Result<VolumeView> volume(const Context& context, const std::string& driver,

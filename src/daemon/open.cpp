@@ -43,7 +43,7 @@ Result<std::unique_ptr<Api>> find_daemon(const Context& context, const Config& c
 }  // namespace
 
 Result<std::unique_ptr<Api>> open_api(const Context& context, const OpenOptions& options,
-                                      HelperPool& helpers) {
+                                      std::unique_ptr<HelperPool>& helpers) {
   DVDI_TRY(const Config config, load_config(options.config_file, options.state_dir));
   const SocketChoice socket = choose_socket(config, options.socket);
   const Context patient = context.with_timeout(patience);
@@ -52,7 +52,10 @@ Result<std::unique_ptr<Api>> open_api(const Context& context, const OpenOptions&
       DVDI_TRY(auto daemon, find_daemon(context, config, socket.path));
       if (daemon) return daemon;
     }
-    auto engine = Engine::open(context, config, helpers);
+    if (!helpers) {
+      DVDI_TRY(helpers, HelperPool::start());
+    }
+    auto engine = Engine::open(context, config, *helpers);
     if (engine) {
       if (options.settle) (*engine)->settle(context.with_timeout(config.settle_budget));
       return std::unique_ptr<Api>(*std::move(engine));

@@ -19,9 +19,11 @@ struct OpenOptions {
 };
 
 // The daemon, if one listens for that state directory; else the engine inside this process, which holds
-// engine.lock shared until it is destroyed. `helpers` must outlive it.
+// engine.lock shared until it is destroyed. Only the engine needs `helpers`, which outlives it: they are
+// started if they are not yet. No other thread may be at work then, since that forks (one that only waits may
+// be there).
 Result<std::unique_ptr<Api>> open_api(const Context& context, const OpenOptions& options,
-                                      HelperPool& helpers);
+                                      std::unique_ptr<HelperPool>& helpers);
 
 // One line of `dvdi doctor`.
 struct Finding {

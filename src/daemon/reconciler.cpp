@@ -19,7 +19,12 @@ namespace dvdi {
 namespace {
 
 // It belongs to a command that works on it itself; others belong to whoever asked.
-bool of_a_command(const ContainerRow& row) { return row.key.owner == "run"; }
+constexpr const char* commands = "run";
+bool of_a_command(const ContainerRow& row) { return row.key.owner == commands; }
+// Of all time, looks take a tenth at most, however often something changes and however much there is to look
+// at; but what changed waits no longer than this.
+constexpr int times_of_a_look = 10;
+constexpr Duration longest_pace = std::chrono::seconds(5);
 constexpr std::string_view task_ended = "whose task has ended";
 constexpr Duration ask_drivers = std::chrono::seconds(10);  // each, when the books are rebuilt
 // Beyond the deadlines of the driver calls in it: locks, the ledger, looks at paths.
@@ -62,7 +67,7 @@ struct Reconciler::State {
   bool first_look = true;
   // The mounts are to be held against the kernel's table, and their servers asked, once more.
   std::atomic<bool> compare_mounts = true, probe_mounts = true;
-  std::atomic<bool> has_servers = false;  // at the last probe
+  std::atomic<bool> has_servers = false;  // at the last comparison or probe
   std::atomic<bool> tidied = false;       // after the start
   std::atomic<bool> rebuilding = true;    // a damaged ledger was replaced: not every driver has answered yet
   BootTime last_probe;                    // when it began; under the mutex
@@ -99,16 +104,18 @@ Status Reconciler::start() {
 void Reconciler::wake() { state_->wake(true); }
 
 void Reconciler::State::wake(bool look_at_ledger) {
+  bool is_known = false;  // that there is something to look at
   {
     const Lock lock(mutex);
     if (look_at_ledger) {
+      is_known = asked != seen;
       ++asked;
       // A mount that was not in the books when the table changed may be now.
       compare_mounts = probe_mounts = true;
     }
     asleep = false;
   }
-  if (sleeper) sleeper->wake();
+  if (sleeper && !is_known) sleeper->wake();
 }
 
 void Reconciler::stop(const Context& context) {
@@ -144,6 +151,7 @@ void Reconciler::State::run() {
   bool to_look = true;  // something changed since the last look
   bool blind = false;   // the last look failed
   BootTime last_look;
+  Duration pace = limits.pace;
   unsigned failures = 0;
   std::optional<BootTime> next;
   for (;;) {
@@ -160,8 +168,8 @@ void Reconciler::State::run() {
     std::optional<BootTime> until = next;
     if (stop) {
       until.reset();
-    } else if (to_look && !first_look && time - last_look < limits.pace) {
-      until = last_look + limits.pace;
+    } else if (to_look && !first_look && time - last_look < pace) {
+      until = last_look + pace;
     } else if (to_look && blind && next && time < *next) {
       // Whatever happens, the ledger is not asked more often than the backoff says.
     } else if (to_look) {
@@ -169,6 +177,7 @@ void Reconciler::State::run() {
       last_look = time;
       next.reset();
       auto tasks = look_once(next);
+      pace = std::max(limits.pace, std::min((parts.clock.boot() - time) * times_of_a_look, longest_pace));
       blind = !tasks;
       if (tasks) {
         failures = 0;
@@ -189,7 +198,11 @@ void Reconciler::State::run() {
       changed.notify_all();
     }
     // An end that is known already does not wake it again before it was looked at.
-    const auto woken = sleeper->sleep(parts.clock, until, to_look || blind || stop ? -1 : processes->fd());
+    // Nor does a mount table that changes again and again.
+    const bool changes_are_known = to_look && compare_mounts && probe_mounts;
+    const auto woken = sleeper->sleep(
+        parts.clock, until,
+        {.mounts = !changes_are_known, .descriptor = to_look || blind || stop ? -1 : processes->fd()});
     if (!woken) {
       parts.say("the reconciler cannot sleep: " + woken.error().text());
       static_cast<void>(pause(Context(parts.clock), limits.workers.backoff, "wait"));
@@ -308,10 +321,14 @@ void Reconciler::State::look_at_mounts(std::vector<Workers::Task>& tasks, std::o
                      .most = some_more,
                      .work = [this, lost](const Context& context) -> Workers::Outcome {
                        compare_mounts = false;  // what changes from here on counts anew
-                       const auto vanished = parts.volumes.note_vanished(context);
-                       if (vanished) return {.again = false, .sentence = lost(*vanished)};
-                       compare_mounts = true;
-                       return {.again = true, .sentence = vanished.error().text()};
+                       const auto compared = parts.volumes.note_vanished(context);
+                       if (!compared) {
+                         compare_mounts = true;
+                         return {.again = true, .sentence = compared.error().text()};
+                       }
+                       // Most nodes have none: then nobody is sent to ask them.
+                       if (compared->served) has_servers = true;
+                       return {.again = false, .sentence = lost(compared->lost)};
                      }});
   }
   BootTime due;
@@ -321,7 +338,7 @@ void Reconciler::State::look_at_mounts(std::vector<Workers::Task>& tasks, std::o
   }
   const bool again = has_servers && due <= parts.clock.boot();
   if (has_servers && !again) sooner(next, due);
-  if (!probe_mounts && !again) return;
+  if (!again && !(has_servers && probe_mounts)) return;
   tasks.push_back({.name = "servers",
                    .drivers = {},
                    .most = some_more,
@@ -381,7 +398,7 @@ Status Reconciler::State::look_at_containers(std::vector<Workers::Task>& tasks,
   const Context context = Context(parts.clock).with_timeout(some_more);
   std::vector<ContainerRow> containers;
   DVDI_CHECK(parts.ledger.read(context, "look at the containers", [&](Reader& reader) -> Status {
-    DVDI_TRY(containers, reader.live_containers());
+    DVDI_TRY(containers, reader.containers_to_look_after(commands));
     return {};
   }));
   std::set<ContainerKey> cleaning;

@@ -347,16 +347,10 @@ Status Routes::containers(Call& call) {
 
 Status Routes::container(Call& call) {
   DVDI_CHECK(permit(call, Action::read_containers));
-  const std::string& owner = call.path[2];
-  const std::string& id = call.path[3];
-  DVDI_TRY(const auto all, parts_.api.containers(*call.context, true));
-  for (const ContainerView& one : all) {
-    if (one.owner == owner && one.id == id && may_see(call.standing, call.caller(), one))
-      return call.give(wire::to_json(one));
-  }
-  return Error{.code = Code::not_found,
-               .message = fmt::format("no container {}/{}", printable(owner), printable(id)),
-               .hint = "ended ones are kept for an hour"};
+  const ContainerKey key{.owner = call.path[2], .id = call.path[3]};
+  DVDI_TRY(const ContainerView one, parts_.api.find_container(*call.context, key));
+  if (!may_see(call.standing, call.caller(), one)) return no_container(key);
+  return call.give(wire::to_json(one));
 }
 
 Status Routes::volumes(Call& call) {

@@ -4,38 +4,56 @@
 
 namespace dvdi {
 
+namespace {
+
+ContainerView view_of(const ContainerRow& row) {
+  ContainerView view;
+  view.owner = row.key.owner;
+  view.id = row.key.id;
+  view.state = container_state_name(row.state);
+  view.framework = row.attribution.framework;
+  view.role = row.attribution.role;
+  view.principal = row.attribution.principal;
+  view.task_id = row.attribution.task_id;
+  view.task_name = row.attribution.task_name;
+  view.user = row.attribution.user;
+  view.labels = row.attribution.labels;
+  view.pid = row.init ? row.init->pid : 0;
+  view.since = rfc3339(row.since.wall);
+  view.ended = row.ended ? rfc3339(row.ended->wall) : "";
+  view.kept = row.note;
+  return view;
+}
+
+void add_uses(const ReferenceRow& row, std::vector<ContainerView::VolumeUse>& uses) {
+  for (const auto& use : row.uses) {
+    uses.push_back({row.volume.driver, row.volume.name, use.container_path, use.read_only ? "ro" : "rw"});
+  }
+  if (row.uses.empty()) uses.push_back({row.volume.driver, row.volume.name, "", "rw"});
+}
+
+}  // namespace
+
+Result<std::optional<ContainerView>> container_view(Reader& reader, const ContainerKey& key) {
+  DVDI_TRY(const auto row, reader.container(key));
+  if (!row) return std::optional<ContainerView>();
+  DVDI_TRY(const auto references, reader.references_of(key));
+  ContainerView view = view_of(*row);
+  for (const ReferenceRow& one : references) add_uses(one, view.volumes);
+  return std::optional(std::move(view));
+}
+
 Result<std::vector<ContainerView>> container_views(Reader& reader, bool ended) {
-  DVDI_TRY(const auto rows, reader.containers());
+  DVDI_TRY(const auto rows, ended ? reader.containers() : reader.live_containers());
   DVDI_TRY(const auto references, reader.references());
   std::map<ContainerKey, std::vector<ContainerView::VolumeUse>> uses;
-  for (const ReferenceRow& row : references) {
-    auto& of_container = uses[row.container];
-    for (const auto& use : row.uses) {
-      of_container.push_back(
-          {row.volume.driver, row.volume.name, use.container_path, use.read_only ? "ro" : "rw"});
-    }
-    if (row.uses.empty()) of_container.push_back({row.volume.driver, row.volume.name, "", "rw"});
-  }
+  for (const ReferenceRow& row : references) add_uses(row, uses[row.container]);
   std::vector<ContainerView> views;
+  views.reserve(rows.size());
   for (const ContainerRow& row : rows) {
-    if (row.state == ContainerState::ended && !ended) continue;
-    ContainerView view;
-    view.owner = row.key.owner;
-    view.id = row.key.id;
-    view.state = container_state_name(row.state);
-    view.framework = row.attribution.framework;
-    view.role = row.attribution.role;
-    view.principal = row.attribution.principal;
-    view.task_id = row.attribution.task_id;
-    view.task_name = row.attribution.task_name;
-    view.user = row.attribution.user;
-    view.labels = row.attribution.labels;
-    view.pid = row.init ? row.init->pid : 0;
-    view.since = rfc3339(row.since.wall);
-    view.ended = row.ended ? rfc3339(row.ended->wall) : "";
-    view.kept = row.note;
-    view.volumes = uses[row.key];
-    views.push_back(std::move(view));
+    views.push_back(view_of(row));
+    if (const auto found = uses.find(row.key); found != uses.end())
+      views.back().volumes = std::move(found->second);
   }
   return views;
 }

@@ -85,24 +85,24 @@ TEST(Sleeper, EachCauseEndsTheSleepAndIsTold) {
   const Clock& clock = system_clock();
   sleeper->wake();
   sleeper->wake();
-  auto woken = sleeper->sleep(clock, std::nullopt, -1);
+  auto woken = sleeper->sleep(clock, std::nullopt, {});
   ASSERT_TRUE(woken);
   EXPECT_TRUE(woken->by_call);
   EXPECT_FALSE(woken->by_mounts);
   // Both calls are taken: only the time ends it.
-  woken = sleeper->sleep(clock, clock.boot() + std::chrono::milliseconds(1), -1);
+  woken = sleeper->sleep(clock, clock.boot() + std::chrono::milliseconds(1), {});
   ASSERT_TRUE(woken);
   EXPECT_FALSE(woken->by_call);
   EXPECT_FALSE(woken->by_descriptor);
   // A time that has passed.
-  ASSERT_TRUE(sleeper->sleep(clock, clock.boot() - std::chrono::hours(1), -1));
+  ASSERT_TRUE(sleeper->sleep(clock, clock.boot() - std::chrono::hours(1), {}));
 
   WaitingChild child;
   auto watch = ProcessWatch::open();
   ASSERT_TRUE(watch);
   ASSERT_TRUE(runs(*watch, identity(child.pid())));
   std::jthread later([&] { child.end(); });
-  woken = sleeper->sleep(clock, std::nullopt, watch->fd());
+  woken = sleeper->sleep(clock, std::nullopt, {.descriptor = watch->fd()});
   ASSERT_TRUE(woken);
   EXPECT_TRUE(woken->by_descriptor);
 }
@@ -118,13 +118,15 @@ TEST(Sleeper, AChangeOfTheMountTableEndsTheSleep) {
     auto sleeper = Sleeper::open();
     if (!sleeper) ::_exit(5);
     if (::mount("test", "/mnt", "tmpfs", 0, nullptr) != 0) ::_exit(6);
-    const auto first = sleeper->sleep(system_clock(), std::nullopt, -1);
+    const auto first = sleeper->sleep(system_clock(), std::nullopt, {});
     if (!first || !first->by_mounts) ::_exit(7);
     // Once for a change.
-    const auto second = sleeper->sleep(system_clock(), system_clock().boot(), -1);
+    const auto second = sleeper->sleep(system_clock(), system_clock().boot(), {});
     if (!second || second->by_mounts) ::_exit(8);
     if (::umount2("/mnt", 0) != 0) ::_exit(9);
-    const auto third = sleeper->sleep(system_clock(), std::nullopt, -1);
+    const auto not_asked = sleeper->sleep(system_clock(), system_clock().boot(), {.mounts = false});
+    if (!not_asked || not_asked->by_mounts) ::_exit(11);
+    const auto third = sleeper->sleep(system_clock(), std::nullopt, {});
     ::_exit(third && third->by_mounts ? 0 : 10);
   }
   int status = 0;

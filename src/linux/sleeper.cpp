@@ -24,7 +24,7 @@ Result<Sleeper> Sleeper::open() {
   return Sleeper(std::move(mounts), std::move(timer), std::move(call));
 }
 
-Result<Sleeper::Woken> Sleeper::sleep(const Clock& clock, std::optional<BootTime> until, int descriptor) {
+Result<Sleeper::Woken> Sleeper::sleep(const Clock& clock, std::optional<BootTime> until, Also also) {
   itimerspec setting{};  // all zero: no timer
   if (until) {
     const Duration left = std::max<Duration>(*until - clock.boot(), std::chrono::nanoseconds(1));
@@ -36,9 +36,9 @@ Result<Sleeper::Woken> Sleeper::sleep(const Clock& clock, std::optional<BootTime
   if (::timerfd_settime(timer_.get(), 0, &setting, nullptr) != 0) return os_error("set a timer", errno);
   std::array<pollfd, 4> all{};
   all[0] = {.fd = call_.get(), .events = POLLIN, .revents = 0};
-  all[1] = {.fd = mounts_.get(), .events = POLLPRI, .revents = 0};
+  all[1] = {.fd = also.mounts ? mounts_.get() : -1, .events = POLLPRI, .revents = 0};
   all[2] = {.fd = timer_.get(), .events = POLLIN, .revents = 0};
-  all[3] = {.fd = descriptor, .events = POLLIN, .revents = 0};
+  all[3] = {.fd = also.descriptor, .events = POLLIN, .revents = 0};
   if (::poll(all.data(), all.size(), -1) < 0 && errno != EINTR) return os_error("sleep", errno);
   Woken woken{
       .by_call = all[0].revents != 0, .by_mounts = all[1].revents != 0, .by_descriptor = all[3].revents != 0};

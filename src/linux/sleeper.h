@@ -17,11 +17,15 @@ class Sleeper {
   struct Woken {
     bool by_call = false;        // wake()
     bool by_mounts = false;      // the mount table of this process's namespace
-    bool by_descriptor = false;  // `descriptor` is readable
+    bool by_descriptor = false;
   };
   // Until `until` at the latest, which is a time of `clock`; without it as long as nothing happens. What
   // happened since the last sleep counts. One thread at a time.
-  Result<Woken> sleep(const Clock& clock, std::optional<BootTime> until, int descriptor);
+  struct Also {
+    bool mounts = true;   // the mount table ends it, too; if not, its changes wait for the next sleep
+    int descriptor = -1;  // so does this one, once it is readable
+  };
+  Result<Woken> sleep(const Clock& clock, std::optional<BootTime> until, Also also);
   // Any thread may call it.
   void wake();
 
