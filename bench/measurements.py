@@ -443,10 +443,10 @@ def footprint(settings):
         idle = node.memory()
         table.rows.append(["RssAnon of an idle daemon", f"{idle / 1e6:.2f} MB"])
         targets.append(Target("RssAnon of an idle daemon", idle / 1e6, 8, unit="MB"))
-        # What the first ones need once, for caches and threads, is not the volumes'.
-        node.load("--threads", 4, "--keep", volumes // 10, "--volumes", 10 * volumes, "--prefix", "first")
+        # What the first ones need once, for caches (2 MB of each connection to the database) and threads, is not the volumes'.
+        node.load("--threads", 4, "--keep", volumes, "--volumes", 10 * volumes, "--prefix", "first")
         before = node.memory()
-        node.load("--threads", 4, "--keep", volumes // 10 + volumes, "--volumes", 10 * volumes, "--prefix", "more")
+        node.load("--threads", 4, "--keep", 2 * volumes, "--volumes", 10 * volumes, "--prefix", "more")
         each = (node.memory() - before) / volumes
         table.rows.append([f"RssAnon of one more mounted volume, of {volumes}", f"{each:.0f} bytes"])
         targets.append(Target("RssAnon of one more mounted volume", each / 1000, 1, unit="KB"))

@@ -53,9 +53,9 @@ class Condition {
 // Sleeps for `duration`, less if the context ends: then its error.
 Status pause(const Context& context, Duration duration, std::string_view what);
 
-// Runs the pieces of work at the same time, the first on the caller's thread; returns when all have ended. None
-// but the first may throw. The threads of the others end with it, unless base/kept_threads.h says that they
-// stay.
+// Runs the pieces of work at the same time, the first on the caller's thread; returns when all have ended.
+// None but the first may throw. The threads of the others end with it, unless base/kept_threads.h says that
+// they stay.
 void run_parallel(std::vector<std::function<void()>> work);
 
 }  // namespace dvdi

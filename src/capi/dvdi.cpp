@@ -168,7 +168,7 @@ dvdi_answer call(const dvdi_client* client, const char* method_name, const char*
   }
   if (cancellation != nullptr) context = context.with_stop(cancellation->source.get_token());
   return answer_of(*client, client->connections.send(context, {.unix_socket = client->socket}, request,
-                                       {.body_bytes = client->max_answer}));
+                                                     {.body_bytes = client->max_answer}));
 }
 
 const char* text_of(const dvdi_answer* answer, std::string dvdi_answer::* member) {

@@ -67,16 +67,17 @@ struct Limits {
 Result<Response> send(const Context& context, const Endpoint& endpoint, const Request& request,
                       const Limits& limits = {});
 
-// Connections to Unix sockets that stay open from one call to the next: half of a short call's time is the making of
-// its connection, on both sides. Thread-safe; each call has a connection for itself.
+// Connections to Unix sockets that stay open from one call to the next: half of a short call's time is the
+// making of its connection, on both sides. Thread-safe; each call has a connection for itself.
 class Connections {
  public:
   explicit Connections(std::size_t most_idle);
   ~Connections();
 
-  // As send() above, on a connection that an earlier call left open. It is one of the same server (the file of its
-  // socket), and of the same process and user as now. Whoever closes one before he has read the whole request has
-  // done nothing of it (the kernel tells: connect(2), ECONNRESET), and is sent it again, on another connection.
+  // As send() above, on a connection that an earlier call left open. It is one of the same server (the file
+  // of its socket), and of the same process and user as now. Whoever closes one before he has read the whole
+  // request has done nothing of it (the kernel tells: connect(2), ECONNRESET), and is sent it again, on
+  // another connection.
   Result<Response> send(const Context& context, const Endpoint& endpoint, const Request& request,
                         const Limits& limits = {});
 

@@ -47,6 +47,13 @@ class Script {
   int accepted() const { return accepted_; }
   void end() { thread_.join(); }
 
+  // Reads a request and answers it.
+  static Step answers(std::string body) {
+    return [body = std::move(body)](int connection) {
+      read(connection);
+      say(connection, body);
+    };
+  }
   static std::string read(int connection) {
     std::string text(65536, '\0');
     const ssize_t got = ::recv(connection, text.data(), text.size(), 0);
@@ -110,14 +117,7 @@ TEST_F(HttpConnections, AnotherServerAtThePathIsAskedAndNotTheOldOne) {
 }
 
 TEST_F(HttpConnections, OneThatTheServerHasClosedIsNotUsed) {
-  Script server(socket_path(), {[](int connection) {
-                                  Script::read(connection);
-                                  Script::say(connection, "one");
-                                },
-                                [](int connection) {
-                                  Script::read(connection);
-                                  Script::say(connection, "two");
-                                }});
+  Script server(socket_path(), {Script::answers("one"), Script::answers("two")});
   EXPECT_EQ(answer("a"), "one");
   EXPECT_EQ(answer("b"), "two");
   server.end();
@@ -174,20 +174,15 @@ TEST_F(HttpConnections, AnAnswerThatBreaksOffIsNoReasonToAskAgain) {
 }
 
 TEST_F(HttpConnections, OneIsNotKeptWhereTheServerSaysSo) {
-  for (const char* header : {"Connection: close\r\n"}) {
-    Script server(socket_path(), {[&](int connection) {
-                                    Script::read(connection);
-                                    Script::say(connection, "one", header);
-                                    EXPECT_EQ(Script::read(connection), "") << "the client closes it";
-                                  },
-                                  [](int connection) {
-                                    Script::read(connection);
-                                    Script::say(connection, "two");
-                                  }});
-    EXPECT_EQ(answer("a"), "one");
-    EXPECT_EQ(answer("b"), "two");
-    server.end();
-  }
+  Script server(socket_path(), {[](int connection) {
+                                  Script::read(connection);
+                                  Script::say(connection, "one", "Connection: close\r\n");
+                                  EXPECT_EQ(Script::read(connection), "") << "the client closes it";
+                                },
+                                Script::answers("two")});
+  EXPECT_EQ(answer("a"), "one");
+  EXPECT_EQ(answer("b"), "two");
+  server.end();
 }
 
 TEST_F(HttpConnections, OneIsNotKeptWithSomethingUnread) {
@@ -199,10 +194,7 @@ TEST_F(HttpConnections, OneIsNotKeptWithSomethingUnread) {
                                   ::send(connection, both.data(), both.size(), MSG_NOSIGNAL);
                                   EXPECT_EQ(Script::read(connection), "");
                                 },
-                                [](int connection) {
-                                  Script::read(connection);
-                                  Script::say(connection, "two");
-                                }});
+                                Script::answers("two")});
   EXPECT_EQ(answer("a"), "one");
   EXPECT_EQ(answer("b"), "two");
   server.end();

@@ -31,7 +31,7 @@ class ResponseParser {
 
   bool done() const;
   bool keeps_connection() const;  // of an answer that is done: another may follow on the same connection
-  int status() const;  // 0: the head is not complete
+  int status() const;             // 0: the head is not complete
   // Names in lower case; of one that came several times the last. Complete with the head.
   std::map<std::string, std::string, std::less<>> take_headers();
 

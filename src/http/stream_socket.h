@@ -26,8 +26,8 @@ class StreamSocket {
   void end_of_sending();
   void close();
   int get() const { return socket_.get(); }
-  // The other side has closed it with something of ours unread, or before we sent: what a receive() or send() that
-  // failed has found.
+  // The other side has closed it with something of ours unread, or before we sent: what a receive() or send()
+  // that failed has found.
   bool was_reset() const { return was_reset_; }
   UniqueFd release() { return std::move(socket_); }
 

@@ -49,8 +49,8 @@ Result<UniqueFd> connect_unix(const Endpoint& endpoint) {
   return socket;
 }
 
-UnixCall::UnixCall(const Context& context, const Endpoint& endpoint, const Limits& limits, const OnPiece* on_piece,
-                   UniqueFd socket)
+UnixCall::UnixCall(const Context& context, const Endpoint& endpoint, const Limits& limits,
+                   const OnPiece* on_piece, UniqueFd socket)
     : context_(context),
       endpoint_(endpoint),
       limits_(limits),
@@ -61,8 +61,8 @@ UnixCall::UnixCall(const Context& context, const Endpoint& endpoint, const Limit
 Result<Response> UnixCall::perform(const Request& request) {
   const std::string head = text_of(request);
   const bool post = request.method == Method::post;
-  const auto sent = socket_.send(
-      context_, {head, post ? std::string_view(request.body) : std::string_view()}, no_own_limit);
+  const auto sent = socket_.send(context_, {head, post ? std::string_view(request.body) : std::string_view()},
+                                 no_own_limit);
   DVDI_CHECK(check_context());
   // A server that has heard enough may answer, and close, before it has all of the request.
   DVDI_CHECK(receive(sent));
@@ -101,9 +101,8 @@ Status UnixCall::receive(const Status& sent) {
     }
     const auto used = parser_.feed(unparsed_, body_);
     if (!used && used.error().too_long) {
-      return fail(
-          unknown(Code::resource_exhausted,
-                  fmt::format("the answer's header is longer than {} bytes", limits_.header_bytes)));
+      return fail(unknown(Code::resource_exhausted,
+                          fmt::format("the answer's header is longer than {} bytes", limits_.header_bytes)));
     }
     if (!used)
       return fail(unknown(Code::corrupted, fmt::format("the answer is not HTTP: {}", used.error().text)));

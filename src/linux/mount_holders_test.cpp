@@ -15,7 +15,6 @@
 #include <functional>
 
 #include "linux/mount_table.h"
-#include "linux/mount_table.h"
 #include "linux/waiting_child_test.h"
 
 namespace dvdi {
@@ -162,7 +161,8 @@ TEST_F(MountHolders, TheTableAnswersAsTheKernel) {
   std::size_t looked_at = 0;
   for (const std::string& path : paths) {
     struct statx status{};
-    if (::statx(AT_FDCWD, path.c_str(), AT_NO_AUTOMOUNT, STATX_TYPE | STATX_MNT_ID, &status) != 0) continue;  // hidden
+    if (::statx(AT_FDCWD, path.c_str(), AT_NO_AUTOMOUNT, STATX_TYPE | STATX_MNT_ID, &status) != 0)
+      continue;  // hidden
     ++looked_at;
     ASSERT_NE(table->containing(path), nullptr) << path;
     EXPECT_EQ(table->containing(path)->id, status.stx_mnt_id) << path;

@@ -47,10 +47,10 @@ class MountTable {
 
   const std::vector<MountEntry>& entries() const { return entries_; }
   const MountEntry* by_id(std::uint64_t id) const;
-  // Both look at the folders of the path, not at the mounts, as the kernel walks: the text of mount points alone
-  // misleads. A mount on /a hides one on /a/b, and of several on one place the last in the table need not be the
-  // topmost.
-  // The mount that `path` itself shows: the topmost one mounted exactly there. `path` is absolute without
+  // Both look at the folders of the path, not at the mounts, as the kernel walks: the text of mount points
+  // alone misleads. A mount on /a hides one on /a/b, and of several on one place the last in the table need
+  // not be the topmost. The mount that `path` itself shows: the topmost one mounted exactly there. `path` is
+  // absolute without
   // `.`, `..`, or links.
   const MountEntry* at(std::string_view path) const;
   // The mount that `path` lies in: the topmost of the longest mount point that is a prefix of it.
@@ -78,9 +78,9 @@ class MountTable {
   std::unordered_map<Place, const MountEntry*, PlaceHash> places_;
 };
 
-// The table as this process sees it, read again only when the kernel says that it has changed. Thread-safe. Not for a
-// process that goes into another mount namespace. The kernel does not say that a folder above a mount point was
-// renamed: the mount is shown at its old path until the next change.
+// The table as this process sees it, read again only when the kernel says that it has changed. Thread-safe.
+// Not for a process that goes into another mount namespace. The kernel does not say that a folder above a
+// mount point was renamed: the mount is shown at its old path until the next change.
 class WatchedMountTable {
  public:
   WatchedMountTable();

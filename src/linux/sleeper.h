@@ -15,8 +15,8 @@ class Sleeper {
   static Result<Sleeper> open();
 
   struct Woken {
-    bool by_call = false;        // wake()
-    bool by_mounts = false;      // the mount table of this process's namespace
+    bool by_call = false;    // wake()
+    bool by_mounts = false;  // the mount table of this process's namespace
     bool by_descriptor = false;
   };
   // Until `until` at the latest, which is a time of `clock`; without it as long as nothing happens. What

@@ -72,8 +72,8 @@ Result<std::unique_ptr<Connection>> Connection::open(const std::string& path, bo
   const std::string what = fmt::format("open {}", path);
   return guarded(what, [&] {
     // No locks of SQLite's own at each call: one thread at a time uses it.
-    const int flags =
-        (read_only ? SQLite::OPEN_READONLY : SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE) | SQLite::OPEN_NOMUTEX;
+    const int flags = (read_only ? SQLite::OPEN_READONLY : SQLite::OPEN_READWRITE | SQLite::OPEN_CREATE) |
+                      SQLite::OPEN_NOMUTEX;
     SQLite::Database database(path, flags, 10'000);
     configure(database, read_only);
     return std::unique_ptr<Connection>(new Connection(std::move(database)));

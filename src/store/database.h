@@ -35,10 +35,13 @@ class Connection {
   std::unordered_map<const char*, std::unique_ptr<SQLite::Statement>> statements_;
 };
 
-// One state of the database for all statements in a scope. (SQLite::Transaction compiles its statements each time.)
+// One state of the database for all statements in a scope. (SQLite::Transaction compiles its statements each
+// time.)
 class ReadScope {
  public:
-  explicit ReadScope(Connection& connection) : connection_(connection) { connection.statement("BEGIN").exec(); }
+  explicit ReadScope(Connection& connection) : connection_(connection) {
+    connection.statement("BEGIN").exec();
+  }
   ~ReadScope() { connection_.end_reading(); }
   ReadScope(const ReadScope&) = delete;
   ReadScope& operator=(const ReadScope&) = delete;

@@ -25,7 +25,7 @@ struct Ledger::State {
   Condition counted;
   std::uint64_t written = 0;
   std::multiset<std::uint64_t> waited_for;  // each waiter's number: nobody else is woken
-  WriteTimes times;  // under `counting`, as is `written`
+  WriteTimes times;                         // under `counting`, as is `written`
   Mutex reading;
   std::unique_ptr<Connection> reader;
   Mutex reading_long;

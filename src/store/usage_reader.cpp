@@ -98,8 +98,9 @@ std::string label_of(std::string_view labels, std::string_view key) {
 Result<std::uint64_t> Reader::usage_intervals() {
   return guarded("count the usage intervals", [&] {
     return static_cast<std::uint64_t>(std::max<std::int64_t>(
-        0,
-        connection_->database().execAndGet("SELECT coalesce(max(id) - min(id) + 1, 0) FROM usage_closed").getInt64()));
+        0, connection_->database()
+               .execAndGet("SELECT coalesce(max(id) - min(id) + 1, 0) FROM usage_closed")
+               .getInt64()));
   });
 }
 
@@ -134,8 +135,8 @@ Status Reader::usage(const Moment& now, WallTime since, WallTime until, const Us
     };
 
     // How long ago an interval began that reaches into the report nobody knows: all of them are read.
-    const RawStatement closed = prepare(
-        database, select("kind, size_bytes, start_wall, duration", texts, " FROM usage_closed"));
+    const RawStatement closed =
+        prepare(database, select("kind, size_bytes, start_wall, duration", texts, " FROM usage_closed"));
     while (wanted && next(database, closed.get())) {
       record.open = false;
       record.duration = Duration(std::max<std::int64_t>(0, sqlite3_column_int64(closed.get(), duration)));
@@ -145,9 +146,11 @@ Status Reader::usage(const Moment& now, WallTime since, WallTime until, const Us
     // What is open, or was left open by a power cut.
     const RawStatement open = prepare(
         database,
-        select("CASE kind WHEN 'mounted' THEN 1 WHEN 'provisioned' THEN 2 ELSE 0 END, size_bytes, start_wall, 0", texts,
-               ", start_boot, CASE WHEN i.boot_id = ?1 THEN ?2 ELSE coalesce(last_boot, start_boot) END"
-               " FROM usage_open i LEFT JOIN boots USING (boot_id)"));
+        select(
+            "CASE kind WHEN 'mounted' THEN 1 WHEN 'provisioned' THEN 2 ELSE 0 END, size_bytes, start_wall, 0",
+            texts,
+            ", start_boot, CASE WHEN i.boot_id = ?1 THEN ?2 ELSE coalesce(last_boot, start_boot) END"
+            " FROM usage_open i LEFT JOIN boots USING (boot_id)"));
     sqlite3_bind_text(open.get(), 1, now.boot_id.data(), static_cast<int>(now.boot_id.size()), SQLITE_STATIC);
     sqlite3_bind_int64(open.get(), 2, nanoseconds(now.boot));
     const int after_texts = first_text + static_cast<int>(texts.size());

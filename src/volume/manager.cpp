@@ -148,9 +148,10 @@ Status Manager::State::intend(Transaction& transaction, const Context& context, 
 }
 
 Result<bool> Manager::State::mark_prepared_if_all_mounted(Transaction& transaction, const ContainerKey& key,
-                                                    const std::string& trace_id) {
+                                                          const std::string& trace_id) {
   DVDI_TRY(auto container, transaction.container(key));
-  if (!container || container->state != ContainerState::preparing) return true;  // it is somebody else's matter
+  if (!container || container->state != ContainerState::preparing)
+    return true;  // it is somebody else's matter
   DVDI_TRY(const auto references, transaction.references_of(key));
   for (const ReferenceRow& reference : references) {
     DVDI_TRY(const auto row, transaction.mount(reference.volume));
@@ -163,12 +164,14 @@ Result<bool> Manager::State::mark_prepared_if_all_mounted(Transaction& transacti
 Result<std::vector<Mounted>> Manager::acquire(const Context& context, const Holder& holder,
                                               const std::vector<Request>& requests) {
   State& state = *state_;
-  DVDI_TRY(const ProcessIdentity engine, holder.worker ? Result<ProcessIdentity>(*holder.worker) : state.self);
+  DVDI_TRY(const ProcessIdentity engine,
+           holder.worker ? Result<ProcessIdentity>(*holder.worker) : state.self);
   DVDI_TRY(const auto table, state.mounts.now());
   State::Intent intent;
   DVDI_CHECK(state.write(context, fmt::format("record the intent of container {}", holder.key.text()),
                          [&](Transaction& transaction) {
-                           return state.intend(transaction, context, holder, requests, *table, engine, intent);
+                           return state.intend(transaction, context, holder, requests, *table, engine,
+                                               intent);
                          }));
   if (intent.ready()) return std::move(intent.mounted);
 

@@ -89,8 +89,8 @@ std::string what_is_owed(const DebtRow& debt) {
 }
 
 // What is known, and what will be done about it: one sentence each.
-std::vector<std::string> plan(const Context& context, WatchedMountTable& mounts, const VolumeKey& volume, const Books& books,
-                              const Policy& policy) {
+std::vector<std::string> plan(const Context& context, WatchedMountTable& mounts, const VolumeKey& volume,
+                              const Books& books, const Policy& policy) {
   std::vector<std::string> steps;
   const MountRow& row = *books.row;
   const std::string& id = row.id_for_driver();
