@@ -22,6 +22,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
 endif()
 
 # What of OpenSSL needs nothing of the rest of it. Hidden, where a library of a program brings the shared one, too.
+find_library(CRYPTO_STATIC libcrypto.a REQUIRED)
 add_library(dvdi_crypto_static INTERFACE)
 target_link_libraries(dvdi_crypto_static INTERFACE ${CRYPTO_STATIC})
 target_link_options(dvdi_crypto_static INTERFACE LINKER:--exclude-libs,libcrypto.a)

@@ -1,6 +1,7 @@
 #include "http/client.h"
 
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <utility>
@@ -61,6 +62,13 @@ Error ended_call(Error error, bool sent) {
 }
 
 std::string Endpoint::text() const { return unix_socket.empty() ? url : "unix://" + unix_socket; }
+
+std::string Endpoint::generation() const {
+  struct stat what{};
+  if (unix_socket.empty() || ::stat(unix_socket.c_str(), &what) != 0) return text();
+  return fmt::format("{} {}:{} {}.{:09}", text(), what.st_dev, what.st_ino, what.st_ctim.tv_sec,
+                     what.st_ctim.tv_nsec);
+}
 
 Result<Response> send(const Context& context, const Endpoint& endpoint, const Request& request,
                       const Limits& limits) {

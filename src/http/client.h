@@ -31,6 +31,9 @@ struct Endpoint {
 
   // For messages and comparisons: unix:///path or the URL.
   std::string text() const;
+  // Says which server listens there: another one, or the same one started again, is another generation. A
+  // Unix socket is made anew by each start; of a TCP server only a failed call tells.
+  std::string generation() const;
 };
 
 enum class Method { get, post, del };

@@ -1,5 +1,4 @@
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -12,30 +11,14 @@ namespace dvdi::http {
 
 namespace {
 
-// Whose connection it is, on both ends: a socket is made anew by each start of its server, and the kernel
-// told the server who we were when it was connected.
+// Whose connection it is, on both ends: the kernel told the server who we were when it was connected.
 struct Ends {
-  std::string path;
-  dev_t device = 0;
-  ino_t inode = 0;
-  std::int64_t made_seconds = 0, made_nanoseconds = 0;
-  pid_t pid = 0;
-  uid_t user = 0;
+  std::string server;  // Endpoint::generation()
+  pid_t pid = ::getpid();
+  uid_t user = ::geteuid();
 
   bool operator==(const Ends&) const = default;
 };
-
-Ends ends_now(const std::string& path) {
-  Ends ends{.path = path, .pid = ::getpid(), .user = ::geteuid()};
-  struct stat status{};
-  if (::stat(path.c_str(), &status) == 0) {
-    ends.device = status.st_dev;
-    ends.inode = status.st_ino;
-    ends.made_seconds = status.st_ctim.tv_sec;
-    ends.made_nanoseconds = status.st_ctim.tv_nsec;
-  }
-  return ends;
-}
 
 // Nothing has come and it is open: whatever comes before a request is none of its answer.
 bool is_quiet(const UniqueFd& socket) {
@@ -79,7 +62,7 @@ Result<Response> Connections::send(const Context& context, const Endpoint& endpo
                                    const Limits& limits) {
   if (endpoint.unix_socket.empty()) return http::send(context, endpoint, request, limits);
   DVDI_CHECK(check_request(context, endpoint, request));
-  const Ends ends = ends_now(endpoint.unix_socket);
+  const Ends ends{.server = endpoint.generation()};
   for (;;) {
     UniqueFd socket = state_->take(ends);
     const bool is_new = !socket;

@@ -27,8 +27,8 @@ class HelperPool {
     unsigned running = 512;  // at once, stuck ones included; beyond it calls wait for a free one
   };
 
-  // Forks the ancestor of all helpers; call it before the program has threads or locks (first thing in
-  // main()).
+  // Forks the ancestor of all helpers; call it before the program has threads or locks at work (dvdid first
+  // thing, a command before it opens the engine).
   static Result<std::unique_ptr<HelperPool>> start(Limits limits);
   static Result<std::unique_ptr<HelperPool>> start() { return start(Limits{}); }
   ~HelperPool();  // kills every helper; does not wait for one that is stuck in the kernel

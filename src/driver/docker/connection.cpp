@@ -1,7 +1,6 @@
 #include "driver/docker/connection.h"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 
@@ -12,16 +11,6 @@
 namespace dvdi::driver::docker {
 
 namespace {
-
-// Says which server listens there: another one, or the same one started again, is another generation. A Unix
-// socket is made anew by each start; of a TCP server only a failed call tells.
-std::string generation_of(const http::Endpoint& endpoint) {
-  struct stat what{};
-  if (endpoint.unix_socket.empty() || ::stat(endpoint.unix_socket.c_str(), &what) != 0)
-    return endpoint.text();
-  return fmt::format("{} {}:{} {}.{:09}", endpoint.text(), what.st_dev, what.st_ino, what.st_ctim.tv_sec,
-                     what.st_ctim.tv_nsec);
-}
 
 Duration with_jitter(Duration delay) {
   const Duration quarter = delay / 4;
@@ -103,7 +92,7 @@ Result<http::Response> Connection::attempt(const Context& context, const http::R
                                            const http::Limits& limits, std::string& tried) {
   DVDI_TRY(const http::Endpoint endpoint, locate_());
   tried = endpoint.text();
-  const std::string generation = generation_of(endpoint);
+  const std::string generation = endpoint.generation();
   if (!activated(generation)) {
     DVDI_CHECK(activate(context, endpoint));
     set_activated(generation);
