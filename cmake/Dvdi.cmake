@@ -16,6 +16,11 @@ if(DVDI_SANITIZE)
     "$<$<CXX_COMPILER_ID:GNU>:-Wno-null-dereference;-Wno-maybe-uninitialized>")
   target_link_options(dvdi_options INTERFACE -fsanitize=${DVDI_SANITIZE})
 endif()
+if(CMAKE_UNITY_BUILD)
+  # The sources of a target as one: reading the headers takes most of the time to compile one of them. What they have for
+  # themselves is not meant to be seen in the others; the build of each alone (the preset dev) warns of it.
+  target_compile_options(dvdi_options INTERFACE -Wno-shadow -Wno-subobject-linkage)
+endif()
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # False positives of GCC 12 in libstdc++'s own headers at -O2 (GCC bugs 105329, 105651, 98753).
   target_compile_options(dvdi_options INTERFACE -Wno-restrict -Wno-null-dereference)

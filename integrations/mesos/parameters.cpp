@@ -8,6 +8,8 @@
 #include <limits>
 #include <memory>
 
+#include "text.h"
+
 // NOLINTNEXTLINE(readability-redundant-declaration): of the C library, which shows it to GNU programs alone
 extern "C" char** environ;
 
@@ -21,10 +23,6 @@ constexpr const char* keys =
     "ownership, first_isolator_state";
 constexpr std::int64_t max_duration_ms = std::int64_t{7} * 24 * 3600 * 1000;
 constexpr std::size_t max_threads = 256;
-
-bool starts_with(const std::string& text, const std::string& prefix) {
-  return text.compare(0, prefix.size(), prefix) == 0;
-}
 
 bool is_number(const std::string& text) {
   return !text.empty() && text.size() <= 9 && text.find_first_not_of("0123456789") == std::string::npos;

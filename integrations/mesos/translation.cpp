@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "container_paths.h"
+#include "text.h"
 
 namespace dvdi_mesos {
 
@@ -49,10 +50,6 @@ void copy(const Json& from, Json& to, std::initializer_list<const char*> names) 
     const Json& found = find(from, name);
     if (!found.is_null()) to[name] = found;
   }
-}
-
-bool starts_with(const std::string& whole, const std::string& prefix) {
-  return whole.compare(0, prefix.size(), prefix) == 0;
 }
 
 // --- Volumes ---

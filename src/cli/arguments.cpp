@@ -4,7 +4,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <charconv>
 #include <memory>
 #include <sstream>
 
@@ -171,10 +170,9 @@ WallTime time_or_age(const std::string& text, WallTime now, std::string_view opt
 // A sequence number, if it is one.
 std::optional<std::uint64_t> sequence_number(const std::string& text) {
   if (text.empty() || text.find_first_not_of("0123456789") != std::string::npos) return std::nullopt;
-  std::uint64_t sequence = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), sequence);
+  const auto sequence = parse_number<std::uint64_t>(text);
   // SQLite's integers, where sequence numbers are kept, are signed.
-  if (error != std::errc() || sequence > INT64_MAX || end != text.data() + text.size()) {
+  if (!sequence || *sequence > INT64_MAX) {
     throw UsageError{fmt::format("--since '{}' is too large for a sequence number", printable(text))};
   }
   return sequence;

@@ -11,12 +11,12 @@
 #include "base/text.h"
 #include "cli/interrupt.h"
 #include "daemon/client.h"
+#include "daemon/open.h"
 
 namespace dvdi::cli {
 
 namespace {
 
-constexpr Duration between_tries = std::chrono::milliseconds(50);
 constexpr Duration isolate_timeout = std::chrono::seconds(30);
 // Longer than one unmount may take by default: what was begun is better finished than owed.
 constexpr Duration cleanup_timeout = std::chrono::minutes(15);
@@ -91,7 +91,7 @@ class Run {
       auto result = step(*api_);
       if (result || !daemon_is_away(result.error())) return result;
       api_.reset();
-      if (!pause(context, between_tries, "wait for the daemon")) return result;
+      if (!pause(context, between_looks_for_daemon, "wait for the daemon")) return result;
     }
   }
 

@@ -11,6 +11,7 @@
 #include "base/sync.h"
 #include "base/text.h"
 #include "daemon/client.h"
+#include "daemon/open.h"
 #include "spec/volume.h"
 
 namespace dvdi::cli {
@@ -19,7 +20,6 @@ namespace {
 
 using Verb = DvdcliCommand::Verb;
 
-constexpr Duration between_tries = std::chrono::milliseconds(50);
 constexpr Duration other_timeout = std::chrono::minutes(2);
 constexpr std::size_t readable_bytes = 80;  // of a container's id
 constexpr std::size_t digest_digits = 16;   // enough that no two volumes of a node have the same
@@ -113,7 +113,7 @@ class Dvdcli {
       DVDI_TRY(const auto api, open());
       auto result = step(*api);
       if (result || !daemon_is_away(result.error())) return result;
-      if (!pause(context_, between_tries, "wait for the daemon")) return result;
+      if (!pause(context_, between_looks_for_daemon, "wait for the daemon")) return result;
     }
   }
 

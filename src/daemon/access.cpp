@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
 
 #include "base/json.h"
 #include "base/text.h"
@@ -202,9 +201,7 @@ Result<std::vector<gid_t>> peer_groups(int socket) {
 
 Result<std::optional<gid_t>> find_group(const std::string& name) {
   if (name.empty()) return std::optional<gid_t>();
-  gid_t number = 0;
-  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
-  if (error == std::errc() && end == name.data() + name.size()) return std::optional<gid_t>(number);
+  if (const auto number = parse_number<gid_t>(name)) return number;
   std::vector<char> buffer(std::size_t{1} << 16U);
   group entry{};
   group* found = nullptr;

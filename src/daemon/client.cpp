@@ -19,7 +19,7 @@ namespace dvdi {
 
 namespace {
 
-constexpr std::chrono::milliseconds patience = std::chrono::seconds(5);
+constexpr std::chrono::milliseconds connect_patience = std::chrono::seconds(5);
 constexpr std::size_t max_answer_bytes = std::size_t{1}
                                          << 30U;  // a list of 100,000 containers has some 50 MB
 
@@ -89,7 +89,7 @@ Result<std::string> Client::call_text(const Context& context, const char* method
   if (dvdi_client_set_trace_id(client.get(), context.trace_id().c_str()) != DVDI_OK)
     std::ignore = dvdi_client_set_trace_id(client.get(), nullptr);
   // The daemon ends at our deadline by itself, with an error that says more than ours would.
-  dvdi_client_set_limits(client.get(), patience.count(), max_answer_bytes);
+  dvdi_client_set_limits(client.get(), connect_patience.count(), max_answer_bytes);
   std::int64_t timeout_ms = 0;
   if (context.has_deadline())
     timeout_ms = std::chrono::duration_cast<std::chrono::milliseconds>(context.remaining()).count() + 1;

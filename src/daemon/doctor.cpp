@@ -30,7 +30,7 @@ namespace {
 
 using Level = Finding::Level;
 
-constexpr Duration ask_a_driver = std::chrono::seconds(3);
+constexpr Duration driver_patience = std::chrono::seconds(3);
 
 Finding root() {
   if (::geteuid() == 0) return {Level::ok, "root", "running as root", ""};
@@ -239,7 +239,7 @@ void drivers(const Context& context, const Config& config, HelperPool& helpers,
   std::vector<std::function<void()>> work;
   for (const std::string& name : catalog.names()) {
     work.emplace_back([&, name] {
-      const Context bounded = context.with_timeout(ask_a_driver);
+      const Context bounded = context.with_timeout(driver_patience);
       const auto ask = [&]() -> Status {
         DVDI_TRY(const auto driver, catalog.find(bounded, name));
         DVDI_CHECK(driver->capabilities(bounded));

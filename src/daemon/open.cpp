@@ -15,8 +15,7 @@ namespace {
 
 constexpr Duration health_timeout = std::chrono::seconds(10);
 // A daemon that starts or ends has the state directory and does not listen: so long is waited for it.
-constexpr Duration patience = std::chrono::seconds(30);
-constexpr Duration between_tries = std::chrono::milliseconds(50);
+constexpr Duration start_patience = std::chrono::seconds(30);
 
 // The daemon that listens there, if it is the one of our state directory. nullptr: none listens.
 Result<std::unique_ptr<Api>> find_daemon(const Context& context, const Config& config,
@@ -46,7 +45,7 @@ Result<std::unique_ptr<Api>> open_api(const Context& context, const OpenOptions&
                                       std::unique_ptr<HelperPool>& helpers) {
   DVDI_TRY(const Config config, load_config(options.config_file, options.state_dir));
   const SocketChoice socket = choose_socket(config, options.socket);
-  const Context patient = context.with_timeout(patience);
+  const Context patient = context.with_timeout(start_patience);
   for (;;) {
     if (socket.path != "none") {
       DVDI_TRY(auto daemon, find_daemon(context, config, socket.path));
@@ -61,7 +60,7 @@ Result<std::unique_ptr<Api>> open_api(const Context& context, const OpenOptions&
       return std::unique_ptr<Api>(*std::move(engine));
     }
     if (!daemon_is_away(engine.error()) || socket.path == "none") return fail(engine.error());
-    if (!pause(patient, between_tries, "wait for the daemon")) return fail(engine.error());
+    if (!pause(patient, between_looks_for_daemon, "wait for the daemon")) return fail(engine.error());
   }
 }
 

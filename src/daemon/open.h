@@ -18,6 +18,9 @@ struct OpenOptions {
   bool settle = true;       // settle what killed commands left behind
 };
 
+// How often it is looked for a daemon that has gone or is starting.
+constexpr Duration between_looks_for_daemon = std::chrono::milliseconds(50);
+
 // The daemon, if one listens for that state directory; else the engine inside this process, which holds
 // engine.lock shared until it is destroyed. Only the engine needs `helpers`, which outlives it: they are
 // started if they are not yet. No other thread may be at work then, since that forks (one that only waits may

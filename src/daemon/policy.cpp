@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <filesystem>
 #include <set>
 
@@ -32,13 +31,6 @@ std::string named(const PolicyRule& rule) {
 
 }  // namespace
 
-std::optional<std::uint32_t> id_number(std::string_view text) {
-  std::uint32_t number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (text.empty() || error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return number;
-}
-
 // One volume of a request, as far as rules look at it.
 struct Policy::Item {
   std::size_t position = 0;
@@ -57,7 +49,8 @@ std::vector<std::string> Policy::user_names() const {
   for (const PolicyRule& rule : rules_) {
     if (!rule.users) continue;
     for (const std::string& one : *rule.users) {
-      if (one.find_first_of("*?") == std::string::npos && !id_number(one)) names.insert(one);
+      if (one.find_first_of("*?") == std::string::npos && !parse_number<std::uint32_t>(one))
+        names.insert(one);
     }
   }
   return {names.begin(), names.end()};
@@ -73,7 +66,7 @@ bool Policy::user_fits(const std::vector<std::string>& users, const Subject& sub
     if (!subject.user.empty() && glob_matches(one, subject.user)) return true;
     if (!subject.uid) return false;
     if (one == "root" && *subject.uid == 0) return true;
-    if (id_number(one) == subject.uid) return true;
+    if (parse_number<std::uint32_t>(one) == subject.uid) return true;
     const auto known = user_ids_.find(one);
     return known != user_ids_.end() && known->second == *subject.uid;
   });
@@ -249,7 +242,8 @@ Subject subject_of(std::optional<std::uint32_t> caller_uid, const std::string& o
   if (subject.user.empty()) subject.user = from.user();
   subject.user.resize(std::min(subject.user.size(), subject.user.find(':')));
   if (subject.user.empty()) subject.user = subject.trusted ? "root" : std::to_string(*caller_uid);
-  subject.uid = subject.user == "root" ? std::optional<std::uint32_t>(0) : id_number(subject.user);
+  subject.uid =
+      subject.user == "root" ? std::optional<std::uint32_t>(0) : parse_number<std::uint32_t>(subject.user);
   return subject;
 }
 

@@ -120,9 +120,6 @@ Result<Policy> parse_policy(const std::string& text, const std::string& file_nam
 // permission_denied where somebody but root can write the file. "" gives the policy without a file.
 Result<Policy> load_policy(const std::string& path);
 
-// A uid or gid that is written as a number.
-std::optional<std::uint32_t> id_number(std::string_view text);
-
 // Whom a request is for, before mapping. `caller_uid`: of the caller; nullopt: this process itself.
 Subject subject_of(std::optional<std::uint32_t> caller_uid, const std::string& owner,
                    const v1::ContainerRequest& request);

@@ -1,5 +1,6 @@
 #include "daemon/policy_check.h"
 
+#include "base/text.h"
 #include "daemon/text_file.h"
 
 namespace dvdi {
@@ -15,7 +16,7 @@ bool unknown_user(const Error& error) {
 Result<PolicyAnswer> check_policy(Policy policy, v1::ContainerRequest request, const PolicyQuestion& question,
                                   const FindUser& find_user) {
   MemberUser caller;
-  if (const auto number = id_number(question.as)) {
+  if (const auto number = parse_number<std::uint32_t>(question.as)) {
     caller = {.uid = *number, .gid = *number};  // it need have no account here
   } else if (!question.as.empty()) {
     DVDI_TRY(caller, find_user(question.as, ""));

@@ -72,7 +72,7 @@ Status read_permits(Table& table, PolicyRule& rule) {
   return {};
 }
 
-Result<PolicyRule> read_rule(Table& table) {
+Result<PolicyRule> read_policy_rule(Table& table) {
   PolicyRule rule{.line = table.line()};
   DVDI_CHECK(table.text("name", rule.name));
   if (rule.name.empty() || rule.name.size() > max_name_bytes)
@@ -141,7 +141,7 @@ Result<Policy> parse_policy(const std::string& text, const std::string& file_nam
     policy.default_ = by_default == "allow" ? Effect::allow : Effect::deny;
     std::set<std::string> names;
     DVDI_CHECK(root.tables("rule", max_policy_rules, [&](Table& table) -> Status {
-      DVDI_TRY(PolicyRule rule, read_rule(table));
+      DVDI_TRY(PolicyRule rule, read_policy_rule(table));
       if (!names.insert(rule.name).second)
         return table.wrong(fmt::format("there is a rule '{}' already", printable(rule.name)));
       policy.rules_.push_back(std::move(rule));

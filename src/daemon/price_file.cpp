@@ -22,7 +22,7 @@ Status read_pattern(Table& table, const char* key, std::optional<std::string>& i
   return {};
 }
 
-Result<PriceRule> read_rule(Table& table) {
+Result<PriceRule> read_price_rule(Table& table) {
   PriceRule rule;
   DVDI_CHECK(read_pattern(table, "driver", rule.driver));
   DVDI_CHECK(read_pattern(table, "volume", rule.volume));
@@ -48,7 +48,7 @@ Result<PriceList> parse_prices(const std::string& text, const std::string& file_
     if (const auto checked = check_currency(list.currency); !checked)
       return root.wrong(fmt::format("currency: {}", checked.error().message));
     DVDI_CHECK(root.tables("price", max_price_rules, [&](Table& table) -> Status {
-      DVDI_TRY(PriceRule rule, read_rule(table));
+      DVDI_TRY(PriceRule rule, read_price_rule(table));
       list.rules.push_back(std::move(rule));
       return {};
     }));

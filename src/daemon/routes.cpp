@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 
 #include "base/random.h"
 #include "base/text.h"
@@ -75,7 +74,7 @@ void Routes::handle(const Context& context, http::IncomingRequest& request, http
   const std::string trace = is_trace_id(asked_trace) ? std::string(asked_trace) : random_uuid();
   Context bounded = Context(context.clock(), trace).with_stop(context.stop()).with_caller(request.peer());
   if (const std::string_view text = request.header("Dvdi-Timeout-Ms"); !text.empty()) {
-    const auto timeout = number_of<std::uint32_t>(text);
+    const auto timeout = parse_number<std::uint32_t>(text);
     if (timeout) bounded = bounded.with_timeout(std::chrono::milliseconds(*timeout));
   }
   Call call{

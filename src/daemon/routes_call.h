@@ -5,7 +5,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <charconv>
 #include <initializer_list>
 #include <map>
 #include <optional>
@@ -31,14 +30,6 @@ inline constexpr Duration longest_call = std::chrono::hours(24);
 
 inline Error wrong(std::string message, std::string hint = {}) {
   return Error{.code = Code::invalid_argument, .message = std::move(message), .hint = std::move(hint)};
-}
-
-template <class Number>
-std::optional<Number> number_of(std::string_view text) {
-  Number number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return number;
 }
 
 inline Result<std::string> text_member(const json::value& body, std::string_view name) {
@@ -100,7 +91,7 @@ struct Routes::Call {
   Result<std::uint64_t> number(const std::string& name, std::uint64_t otherwise, std::uint64_t most) const {
     const auto found = query.find(name);
     if (found == query.end()) return otherwise;
-    const auto number = number_of<std::uint64_t>(found->second);
+    const auto number = parse_number<std::uint64_t>(found->second);
     if (!number || *number > most)
       return wrong(fmt::format("{} must be a whole number from 0 to {}", name, most));
     return *number;

@@ -2,9 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
-
 #include "base/sha256.h"
+#include "base/text.h"
 
 namespace dvdi {
 
@@ -23,11 +22,9 @@ std::optional<EventLine> read_event_line(std::string_view line) {
   const std::string_view id = line.substr(begin.size(), line.substr(begin.size(), longest_id).find('"'));
   const auto dash = id.rfind('-');
   if (dash == std::string_view::npos || id.size() >= longest_id) return std::nullopt;
-  EventLine found{.node = id.substr(0, dash), .sequence = 0, .hash = {}};
-  const std::string_view number = id.substr(dash + 1);
-  const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), found.sequence);
-  if (error != std::errc() || end != number.data() + number.size() || found.sequence == 0)
-    return std::nullopt;
+  const auto sequence = parse_number<std::uint64_t>(id.substr(dash + 1));
+  if (!sequence || *sequence == 0) return std::nullopt;
+  EventLine found{.node = id.substr(0, dash), .sequence = *sequence, .hash = {}};
   const std::size_t tail = hash_begin.size() + hash_size + hash_end.size();
   if (line.size() < tail || line.substr(line.size() - tail, hash_begin.size()) != hash_begin)
     return std::nullopt;

@@ -17,8 +17,6 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
-const std::string node_a = "103b50db-7527-42cf-8693-895bacf33a48";
-
 class NatsAccessTest : public testing::Test {
  protected:
   static Context in() { return Context().with_timeout(seconds(60)); }

@@ -36,6 +36,8 @@ class NatsServer {
   int log_ = -1;
 };
 
+// A node, as events name it.
+inline const std::string node_a = "103b50db-7527-42cf-8693-895bacf33a48";
 // Events `first` to `last` of a node: a whole chain from number 1 on. Those with `text` have it in them.
 std::vector<StoredEvent> test_events(const std::string& node, std::uint64_t first, std::uint64_t last,
                                      const std::string& text = "");

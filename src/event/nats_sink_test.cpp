@@ -28,7 +28,6 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
 
-const std::string node_a = "103b50db-7527-42cf-8693-895bacf33a48";
 const std::string node_b = "2b1c0000-7527-42cf-8693-895bacf33a48";
 
 class NatsSinkTest : public testing::Test {

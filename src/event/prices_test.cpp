@@ -4,13 +4,12 @@
 
 #include <random>
 
+#include "event/money_test.h"
+
 namespace dvdi {
 namespace {
 
 using std::chrono::hours;
-
-constexpr std::uint64_t gib = std::uint64_t{1} << 30U;
-constexpr Wide unit = 1'000'000'000'000;  // of the currency
 
 std::array<std::optional<Wide>, price_names.size()> only(Priced priced, Wide price) {
   std::array<std::optional<Wide>, price_names.size()> prices{};

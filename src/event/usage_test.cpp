@@ -10,6 +10,7 @@
 #include <map>
 
 #include "base/fake_clock_test.h"
+#include "event/money_test.h"
 
 namespace dvdi {
 namespace {
@@ -19,8 +20,6 @@ using std::chrono::hours;
 using testing::ElementsAre;
 
 constexpr Wide second = 1'000'000'000;
-constexpr Wide unit = 1'000'000'000'000;  // of the currency
-constexpr std::uint64_t gib = std::uint64_t{1} << 30U;
 
 // A ledger in a folder of its own, and a clock that a test sets.
 class Books {

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <ctime>
 
 #include "base/text.h"
@@ -57,9 +56,7 @@ std::string webhook_signature(std::string_view key, std::int64_t seconds, std::s
 
 std::optional<Duration> read_retry_after(std::string_view text, WallTime now) {
   text = trim(text);
-  std::uint32_t seconds = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
-  if (error == std::errc() && end == text.data() + text.size()) return std::chrono::seconds(seconds);
+  if (const auto seconds = parse_number<std::uint32_t>(text)) return std::chrono::seconds(*seconds);
   std::tm date{};
   const std::string copy(text);
   const char* rest = ::strptime(copy.c_str(), "%a, %d %b %Y %H:%M:%S GMT", &date);

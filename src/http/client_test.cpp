@@ -56,7 +56,7 @@ sockaddr_un unix_address(const std::string& path) {
   return address;
 }
 
-UniqueFd listen_unix(const std::string& path, int backlog = 16) {
+UniqueFd listen_at(const std::string& path, int backlog = 16) {
   sockaddr_un address = unix_address(path);
   UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   EXPECT_EQ(::bind(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
@@ -81,21 +81,21 @@ constexpr std::size_t most_read = std::size_t{1} << 20U;
 
 // Accepts connections one after the other and gives each, with its whole request read unless that is longer
 // than most_read, to `serve`.
-class Server {
+class ScriptedServer {
  public:
   using Serve = std::function<void(int connection)>;
-  Server(UniqueFd socket, Serve serve)
+  ScriptedServer(UniqueFd socket, Serve serve)
       : socket_(std::move(socket)),
         serve_(std::move(serve)),
         thread_([this](const std::stop_token& stop) { run(stop); }) {}
-  ~Server() { stop(); }
+  ~ScriptedServer() { stop(); }
   void stop() {
     thread_.request_stop();
     ::shutdown(socket_.get(), SHUT_RDWR);  // ends accept()
     if (thread_.joinable()) thread_.join();
   }
-  Server(const Server&) = delete;
-  Server& operator=(const Server&) = delete;
+  ScriptedServer(const ScriptedServer&) = delete;
+  ScriptedServer& operator=(const ScriptedServer&) = delete;
 
   const std::string& request() const { return request_; }  // of the last connection; after stop()
   int connections() const { return connections_; }
@@ -155,16 +155,16 @@ class HttpClient : public testing::TestWithParam<Way> {
     return GetParam() == Way::unix ? Endpoint{.unix_socket = socket_path()} : Endpoint{.url = url_};
   }
 
-  Server& serve(Server::Serve how) {
+  ScriptedServer& serve(ScriptedServer::Serve how) {
     server_.reset();
     std::filesystem::remove(socket_path());
-    UniqueFd socket = GetParam() == Way::unix ? listen_unix(socket_path()) : bind_tcp(url_);
+    UniqueFd socket = GetParam() == Way::unix ? listen_at(socket_path()) : bind_tcp(url_);
     if (GetParam() == Way::tcp) ::listen(socket.get(), 16);
-    server_ = std::make_unique<Server>(std::move(socket), std::move(how));
+    server_ = std::make_unique<ScriptedServer>(std::move(socket), std::move(how));
     return *server_;
   }
-  Server& serve_text(std::string text) {
-    return serve([text = std::move(text)](int connection) { Server::say(connection, text); });
+  ScriptedServer& serve_text(std::string text) {
+    return serve([text = std::move(text)](int connection) { ScriptedServer::say(connection, text); });
   }
 
   void expect_error(const Result<Response>& result, Code code, Outcome outcome) const {
@@ -176,7 +176,7 @@ class HttpClient : public testing::TestWithParam<Way> {
 
   TempDir dir_;
   std::string url_ = "http://127.0.0.1:1";
-  std::unique_ptr<Server> server_;
+  std::unique_ptr<ScriptedServer> server_;
 };
 INSTANTIATE_TEST_SUITE_P(Ways, HttpClient, testing::Values(Way::unix, Way::tcp), [](const auto& one) {
   return std::string(one.param == Way::unix ? "Unix" : "Tcp");
@@ -231,7 +231,7 @@ TEST_P(HttpClient, TakesAnAnswerByteByByte) {
     for (const char c : std::string_view("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nX-One: 1\r\n"
                                          "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n"
                                          "X-Two: 2\r\n\r\n"))
-      Server::say(connection, std::string_view(&c, 1));
+      ScriptedServer::say(connection, std::string_view(&c, 1));
   });
   const auto answer = send(context(), endpoint(), {});
   ASSERT_TRUE(answer) << answer.error().text();
@@ -263,12 +263,12 @@ TEST_P(HttpClient, StreamsAnAnswerUntilTheCallerHasEnough) {
   // Each piece is sent only after the one before it was taken: the client does not wait for the end.
   std::counting_semaphore<> taken(1);
   serve([&](int connection) {
-    Server::say(connection, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    ScriptedServer::say(connection, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     for (int i = 0; i < 3; ++i) {
       taken.acquire();
-      Server::say(connection, fmt::format("2\r\n{}\n\r\n", i));
+      ScriptedServer::say(connection, fmt::format("2\r\n{}\n\r\n", i));
     }
-    Server::hang(connection);
+    ScriptedServer::hang(connection);
   });
   std::vector<std::string> pieces;
   const auto answer = stream(context(), endpoint(), {}, {.body_bytes = 1}, [&](std::string_view piece) {
@@ -309,7 +309,7 @@ TEST_P(HttpClient, AnErrorInsteadOfAStreamComesWhole) {
 TEST_P(HttpClientOnUnix, NobodyThereIsUnavailableAndNotSent) {
   expect_error(send(context(), endpoint(), {}), Code::unavailable, Outcome::not_sent);  // no file
   {
-    const UniqueFd gone = listen_unix(socket_path());
+    const UniqueFd gone = listen_at(socket_path());
   }
   expect_error(send(context(), endpoint(), {}), Code::unavailable,
                Outcome::not_sent);  // a file without listener
@@ -321,7 +321,7 @@ TEST_P(HttpClientOnTcp, NobodyThereIsUnavailableAndNotSent) {
 }
 
 TEST_P(HttpClientOnUnix, AFullQueueOfConnectionsIsUnavailableAndNotSent) {
-  const UniqueFd listener = listen_unix(socket_path(), 0);
+  const UniqueFd listener = listen_at(socket_path(), 0);
   std::vector<UniqueFd> waiting;
   for (;;) {
     UniqueFd one(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
@@ -337,8 +337,8 @@ TEST_P(HttpClientOnUnix, APathLongerThanASocketAddressWorks) {
   const std::string deep = dir_.path() + "/" + std::string(100, 'd');
   ASSERT_EQ(::mkdir(deep.c_str(), 0700), 0);
   std::filesystem::create_directory_symlink(deep, dir_.path() + "/short");
-  const Server server(listen_unix(dir_.path() + "/short/s"), [](int connection) {
-    Server::say(connection, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+  const ScriptedServer server(listen_at(dir_.path() + "/short/s"), [](int connection) {
+    ScriptedServer::say(connection, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
   });
   ASSERT_GT(deep.size() + 2, sizeof(sockaddr_un::sun_path));
   const auto answer = send(context(), {.unix_socket = deep + "/s"}, {});
@@ -348,7 +348,7 @@ TEST_P(HttpClientOnUnix, APathLongerThanASocketAddressWorks) {
 }
 
 TEST_P(HttpClient, TheDeadlineEndsACallThatIsNotAnswered) {
-  serve(&Server::hang);
+  serve(&ScriptedServer::hang);
   const auto start = system_clock().boot();
   expect_error(send(Context().with_timeout(milliseconds(150)), endpoint(), {}), Code::deadline_exceeded,
                Outcome::unknown);
@@ -358,7 +358,7 @@ TEST_P(HttpClient, TheDeadlineEndsACallThatIsNotAnswered) {
 TEST_P(HttpClient, TheDeadlineIsForTheWholeAnswer) {
   // There is always more to read: the client never sees silence, and never an end.
   serve([](int connection) {
-    Server::say(connection, "HTTP/1.1 200 OK\r\n\r\n");
+    ScriptedServer::say(connection, "HTTP/1.1 200 OK\r\n\r\n");
     const std::string much(std::size_t{1} << 18U, 'x');
     while (::send(connection, much.data(), much.size(), MSG_NOSIGNAL) > 0) {
     }
@@ -381,7 +381,7 @@ TEST_P(HttpClient, CancellationTakesEffectAtOnce) {
   std::counting_semaphore<> asked(0);
   serve([&](int connection) {
     asked.release();
-    Server::hang(connection);
+    ScriptedServer::hang(connection);
   });
   // A wake-up ends the wait in less than a millisecond. Without it, libcurl's own timers do so after 200 ms
   // at the earliest. The best of five: the machine may be busy.
@@ -416,7 +416,7 @@ TEST_P(HttpClient, NothingIsSentInAContextThatHasEnded) {
 
 TEST_P(HttpClient, AnAnswerHasALimit) {
   const std::string head = "HTTP/1.1 200 OK\r\n\r\n";
-  serve([&](int connection) { Server::say(connection, head + std::string(1000, 'x')); });
+  serve([&](int connection) { ScriptedServer::say(connection, head + std::string(1000, 'x')); });
   const auto fits = send(context(), endpoint(), {}, {.body_bytes = 1000});
   ASSERT_TRUE(fits) << fits.error().text();
   EXPECT_EQ(fits->body.size(), 1000U);
@@ -426,10 +426,10 @@ TEST_P(HttpClient, AnAnswerHasALimit) {
 
 TEST_P(HttpClient, AHeaderHasALimit) {
   serve([](int connection) {
-    Server::say(connection, "HTTP/1.1 200 OK\r\n");
+    ScriptedServer::say(connection, "HTTP/1.1 200 OK\r\n");
     for (int i = 0; i < 100; ++i)
-      Server::say(connection, fmt::format("X-{}: {}\r\n", i, std::string(1000, 'h')));
-    Server::say(connection, "\r\n");
+      ScriptedServer::say(connection, fmt::format("X-{}: {}\r\n", i, std::string(1000, 'h')));
+    ScriptedServer::say(connection, "\r\n");
   });
   expect_error(send(context(), endpoint(), {}), Code::resource_exhausted, Outcome::unknown);
 }

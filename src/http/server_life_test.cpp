@@ -17,8 +17,6 @@ using testing::EndsWith;
 using testing::HasSubstr;
 using testing::StartsWith;
 
-constexpr std::string_view whole = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
-
 // A handler that works until its context ends or the test lets it go on.
 class Work {
  public:
@@ -67,7 +65,7 @@ TEST_F(HttpServer, WorkIsCancelledWhenItsClientHasClosed) {
   Work work;
   auto& server = serve(work.handler());
   auto one = client();
-  one.say(whole);
+  one.say(whole_request);
   work.wait_for_started(1);
   one.close();
   work.wait_for_cancelled(1);  // for ever, if nobody notices
@@ -78,12 +76,12 @@ TEST_F(HttpServer, AClientThatHasOnlyFinishedSendingGetsItsAnswer) {
   Work work;
   serve(work.handler());
   auto patient = client();
-  patient.say(whole);
+  patient.say(whole_request);
   work.wait_for_started(1);
   patient.end_of_sending();
   // One that closes after it: once that has been noticed, so has the half-close before it.
   auto gone = client();
-  gone.say(whole);
+  gone.say(whole_request);
   work.wait_for_started(2);
   gone.close();
   work.wait_for_cancelled(1);
@@ -98,7 +96,7 @@ TEST_F(HttpServer, TheSecondRequestOfAConnectionIsCancelledToo) {
   auto one = client();
   one.say("GET /at-once HTTP/1.1\r\nHost: x\r\n\r\n");
   EXPECT_EQ(one.answer().second, "done");
-  one.say(whole);
+  one.say(whole_request);
   work.wait_for_started(1);
   one.close();
   work.wait_for_cancelled(1);
@@ -129,7 +127,7 @@ TEST_F(HttpServer, WorkForAClientThatWentBeforeItBeganIsCancelledFromTheBeginnin
   // Often enough that some close before their handler is called, and some after.
   for (int i = 1; i <= 100; ++i) {
     auto one = client();
-    one.say(whole);
+    one.say(whole_request);
     one.close();
     wait_until([&] { return cancelled == i; });
   }
@@ -139,7 +137,7 @@ TEST_F(HttpServer, TheEndOfTheServerCancelsWhatRunsAndSaysSo) {
   Work work;
   serve(work.handler());
   auto running = client();
-  running.say(whole);
+  running.say(whole_request);
   auto idle = client();
   auto half = client();
   half.say("GET / HT");
@@ -173,7 +171,7 @@ TEST_F(HttpServer, TheEndOfTheServerEndsWaitsOfContextsThatKnowNothingOfIt) {
   auto silent = client();
   silent.say("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n");
   auto deaf = client();
-  deaf.say(whole);
+  deaf.say(whole_request);
   started.acquire();
   started.acquire();
   server_.reset();
@@ -185,7 +183,7 @@ TEST_F(HttpServer, DrainingLetsWhatRunsEnd) {
   auto& server = serve(work.handler());
   auto idle = client();
   auto running = client();
-  running.say(whole);
+  running.say(whole_request);
   work.wait_for_started(1);
   std::stop_source impatient;
   impatient.request_stop();
@@ -225,7 +223,7 @@ TEST_F(HttpServer, ThreadsAndDescriptorsReturnToWhereTheyWere) {
     std::vector<RawClient> clients;
     for (int i = 0; i < 50; ++i) {
       clients.push_back(client());
-      clients.back().say(i % 2 == 0 ? whole : "GET / HT");
+      clients.back().say(i % 2 == 0 ? whole_request : "GET / HT");
     }
     wait_until([&] { return server.connections() == 50; });
   }

@@ -27,7 +27,6 @@ using testing::HasSubstr;
 using testing::Not;
 using testing::StartsWith;
 
-constexpr std::string_view whole = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 constexpr std::string_view unfinished = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n";
 
 bool readable(const RawClient& client) {
@@ -115,7 +114,7 @@ TEST_F(HttpServer, AClientThatDoesNotReadIsLeft) {
       },
       {.write_timeout = milliseconds(20)});
   auto one = client();
-  one.say(whole);
+  one.say(whole_request);
   ended.acquire();
   EXPECT_EQ(code_name(seen), code_name(Code::deadline_exceeded));
   wait_until([&] { return server.connections() == 0; });
@@ -148,7 +147,7 @@ TEST_F(HttpServer, AnIdleConnectionIsClosed) {
   EXPECT_EQ(fresh.rest(), "");
   EXPECT_TRUE(fresh.at_end());
   auto used = client();
-  used.say(whole);
+  used.say(whole_request);
   EXPECT_EQ(used.answer().second, "GET|/||");
   stays_idle(used);
   EXPECT_EQ(used.rest(), "");
@@ -266,7 +265,7 @@ TEST_F(HttpServer, ConnectionsHaveALimit) {
   EXPECT_THAT(beyond.rest(),
               AllOf(StartsWith("HTTP/1.1 503 Service Unavailable\r\n"), HasSubstr("\"unavailable\"")));
   for (RawClient& one : outside) {
-    ASSERT_TRUE(one.say(whole));
+    ASSERT_TRUE(one.say(whole_request));
     EXPECT_THAT(one.rest(), AllOf(StartsWith("HTTP/1.1 503 Service Unavailable\r\n"),
                                   HasSubstr("Connection: close\r\n"), HasSubstr("too many connections")));
     EXPECT_TRUE(one.at_end());
@@ -278,7 +277,7 @@ TEST_F(HttpServer, ConnectionsHaveALimit) {
   std::optional<RawClient> again;
   wait_until([&] {
     again.emplace(client());  // until the other one is seen to be idle
-    again->say(whole);
+    again->say(whole_request);
     return again->answer().first.starts_with("HTTP/1.1 200 ");
   });
   EXPECT_EQ(inside.front().rest(), "");
@@ -317,12 +316,12 @@ TEST_F(HttpServer, OneUserDoesNotKeepTheOthersOut) {
   std::optional<RawClient> again;
   wait_until([&] {
     again.emplace(client_of(65534, socket_path()));
-    again->say(whole);
+    again->say(whole_request);
     return again->answer().first.starts_with("HTTP/1.1 200 ");
   });
   EXPECT_EQ(server.connections(), 6U);
   for (std::size_t i = 2; i < inside.size(); ++i) {
-    inside[i].say(whole);
+    inside[i].say(whole_request);
     EXPECT_EQ(inside[i].answer().second, "GET|/||") << "another user's stay";
   }
 }
@@ -346,7 +345,7 @@ class DescriptorLimit {
 TEST_F(HttpServer, WithoutDescriptorsAClientIsToldAndLaterOnesAreServed) {
   serve_echo();
   auto first = client();
-  first.say(whole);
+  first.say(whole_request);
   EXPECT_EQ(first.answer().second, "GET|/||");
   {
     // What a client opens must be open before there is no more: the limit is on numbers, and all below are
@@ -367,11 +366,11 @@ TEST_F(HttpServer, WithoutDescriptorsAClientIsToldAndLaterOnesAreServed) {
       EXPECT_THAT(answer, AllOf(StartsWith("HTTP/1.1 503 "), HasSubstr("no file descriptor left")));
     }
     // Those that are served already do not notice.
-    first.say(whole);
+    first.say(whole_request);
     EXPECT_EQ(first.answer().second, "GET|/||");
   }
   auto later = client();
-  later.say(whole);
+  later.say(whole_request);
   EXPECT_EQ(later.answer().second, "GET|/||");
 }
 
@@ -396,8 +395,8 @@ TEST_F(HttpServer, AClientThatCannotEvenBeToldWaitsUntilThereIsRoom) {
     const DescriptorLimit nothing(3);
     const sockaddr_un address = address_of(socket_path());
     ASSERT_EQ(::connect(early.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
-    ASSERT_EQ(::send(early.get(), whole.data(), whole.size(), MSG_NOSIGNAL),
-              static_cast<ssize_t>(whole.size()));
+    ASSERT_EQ(::send(early.get(), whole_request.data(), whole_request.size(), MSG_NOSIGNAL),
+              static_cast<ssize_t>(whole_request.size()));
     // Once the second of two clients that went one after the other has been missed, the new one has been seen
     // before it. And all else goes on.
     for (int i = 0; i < 2; ++i) {

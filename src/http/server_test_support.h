@@ -104,6 +104,8 @@ class RawClient {
   bool at_end_ = false;
 };
 
+inline constexpr std::string_view whole_request = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
 class HttpServer : public testing::Test {
  protected:
   HttpServer() {

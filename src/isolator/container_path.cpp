@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <cstdlib>
 #include <memory>
 #include <vector>
@@ -94,17 +93,11 @@ std::string packed(const PathInfo& info) {
                      '\0', info.uid, '\0', info.gid, '\0', info.path);
 }
 
-template <class Number>
-bool parse_number(std::string_view text, Number& number) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  return error == std::errc() && end == text.data() + text.size();
-}
-
 Result<PathInfo> unpacked(std::string_view answer) {
   const auto fields = split(answer, '\0');
   PathInfo info;
-  if (fields.size() != 5 || !parse_number(fields[1], info.mode) || !parse_number(fields[2], info.uid) ||
-      !parse_number(fields[3], info.gid))
+  if (fields.size() != 5 || !read_number(fields[1], info.mode) || !read_number(fields[2], info.uid) ||
+      !read_number(fields[3], info.gid))
     return Error{.code = Code::internal, .message = "a helper's answer about a path cannot be read"};
   info.directory = fields[0] == "d";
   info.path = fields[4];

@@ -16,9 +16,9 @@ using test::Scripted;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-constexpr auto p1 = Property::host_paths;
-constexpr auto p2 = static_cast<Property>(101);
-constexpr auto p3 = static_cast<Property>(102);
+constexpr auto property_1 = Property::host_paths;
+constexpr auto property_2 = static_cast<Property>(101);
+constexpr auto property_3 = static_cast<Property>(102);
 
 using Named = std::pair<std::string, Script>;
 
@@ -34,10 +34,10 @@ Result<std::vector<std::string>> order_of(const std::vector<Named>& scripts) {
 }
 
 TEST(Order, IsTheSameForEveryOrderOfConfiguration) {
-  std::vector<Named> scripts = {{"a", {.needs = {p2}}},
-                                {"b", {.needs = {p1}}},
-                                {"c", {.provides = {p2}, .needs = {p1}}},
-                                {"d", {.provides = {p1}}},
+  std::vector<Named> scripts = {{"a", {.needs = {property_2}}},
+                                {"b", {.needs = {property_1}}},
+                                {"c", {.provides = {property_2}, .needs = {property_1}}},
+                                {"d", {.provides = {property_1}}},
                                 {"e", {}}};
   std::ranges::sort(scripts, {}, &Named::first);
   int permutations = 0;
@@ -51,7 +51,7 @@ TEST(Order, IsTheSameForEveryOrderOfConfiguration) {
 }
 
 TEST(Order, ANeedThatNobodyProvidesIsAnError) {
-  const auto names = order_of({{"a", {.needs = {p1}}}});
+  const auto names = order_of({{"a", {.needs = {property_1}}}});
   ASSERT_FALSE(names);
   EXPECT_EQ(names.error().code, Code::invalid_argument);
   EXPECT_THAT(names.error().message, HasSubstr("'a' needs host paths, which no isolator provides"));
@@ -64,19 +64,19 @@ TEST(Order, TwoOfOneNameAreAnError) {
 }
 
 TEST(Order, TwoProvidersOfOnePropertyAreAnError) {
-  const auto names = order_of({{"b", {.provides = {p1}}}, {"a", {.provides = {p1}}}});
+  const auto names = order_of({{"b", {.provides = {property_1}}}, {"a", {.provides = {property_1}}}});
   ASSERT_FALSE(names);
   EXPECT_THAT(names.error().message, HasSubstr("'a' and 'b' both provide host paths"));
 }
 
 TEST(Order, NeedsInACircleAreAnError) {
-  const auto names = order_of({{"a", {.provides = {p2}, .needs = {p3}}},
-                               {"b", {.provides = {p3}, .needs = {p2}}},
-                               {"free", {.provides = {p1}}}});
+  const auto names = order_of({{"a", {.provides = {property_2}, .needs = {property_3}}},
+                               {"b", {.provides = {property_3}, .needs = {property_2}}},
+                               {"free", {.provides = {property_1}}}});
   ASSERT_FALSE(names);
   EXPECT_EQ(names.error().code, Code::invalid_argument);
   EXPECT_THAT(names.error().message, HasSubstr("'a', 'b' need one another"));
-  EXPECT_FALSE(order_of({{"self", {.provides = {p1}, .needs = {p1}}}}));
+  EXPECT_FALSE(order_of({{"self", {.provides = {property_1}, .needs = {property_1}}}}));
 }
 
 }  // namespace

@@ -9,13 +9,13 @@
 
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <cstdio>
 #include <limits>
 #include <memory>
 #include <vector>
 
 #include "base/text.h"
+#include "linux/mount_api.h"
 
 namespace dvdi::isolator {
 
@@ -24,17 +24,10 @@ namespace {
 constexpr std::size_t lookup_buffer_bytes = 256 << 10;  // a group's members are in it, too
 constexpr off_t max_passwd_bytes = 16 << 20;
 
-template <class Number>
-bool parse_number(std::string_view text, Number& number) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  return error == std::errc() && end == text.data() + text.size() && !text.empty();
-}
-
 // uid_t(-1) means "leave it" to chown and is nobody's.
 std::optional<std::uint32_t> id_number(std::string_view text) {
-  std::uint32_t number = 0;
-  if (!parse_number(text, number) || number == std::numeric_limits<std::uint32_t>::max()) return std::nullopt;
-  return number;
+  const auto number = parse_number<std::uint32_t>(text);
+  return number == std::numeric_limits<std::uint32_t>::max() ? std::nullopt : number;
 }
 
 Error no_such(std::string_view what, std::string_view name, const std::string& rootfs) {
@@ -154,21 +147,6 @@ Result<std::string> find_in_helper(std::string_view request) {
   return fmt::format("{}{}{}", owner.uid, '\0', owner.gid);
 }
 
-// The kernel's id of the mount that a descriptor lies in (proc(5), fdinfo).
-Result<std::uint64_t> mount_of(int fd) {
-  const UniqueFd info(::open(fmt::format("/proc/self/fdinfo/{}", fd).c_str(), O_RDONLY | O_CLOEXEC));
-  std::array<char, 1024> text{};
-  const ssize_t length = info ? ::read(info.get(), text.data(), text.size()) : -1;
-  if (length < 0) return os_error("reading /proc/self/fdinfo", errno);
-  for (const std::string_view line :
-       split(std::string_view(text.data(), static_cast<std::size_t>(length)), '\n')) {
-    constexpr std::string_view key = "mnt_id:";
-    std::uint64_t id = 0;
-    if (line.starts_with(key) && parse_number(trim(line.substr(key.size())), id)) return id;
-  }
-  return Error{.code = Code::internal, .message = "/proc/self/fdinfo names no mount"};
-}
-
 Error cannot_change(std::string_view what, std::string_view path, int error_number) {
   Error error =
       os_error(fmt::format("{} of the volume's top directory '{}'", what, printable(path)), error_number);
@@ -186,15 +164,15 @@ Result<std::string> change_in_helper(std::string_view request) {
   Owner owner;
   mode_t mode = 0;
   std::uint64_t expected = 0;
-  if (fields.size() != 5 || !parse_number(fields[0], owner.uid) || !parse_number(fields[1], owner.gid) ||
-      (fields[2] != "-" && !parse_number(fields[2], mode)) ||
-      (fields[3] != "-" && !parse_number(fields[3], expected)))
+  if (fields.size() != 5 || !read_number(fields[0], owner.uid) || !read_number(fields[1], owner.gid) ||
+      (fields[2] != "-" && !read_number(fields[2], mode)) ||
+      (fields[3] != "-" && !read_number(fields[3], expected)))
     return Error{.code = Code::internal, .message = "a helper's request cannot be read"};
   const std::string path(fields[4]);
   const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (!fd) return os_error(fmt::format("opening the volume's top directory '{}'", printable(path)), errno);
   if (fields[3] != "-") {
-    DVDI_TRY(const std::uint64_t actual, mount_of(fd.get()));
+    DVDI_TRY(const std::uint64_t actual, mount_id(fd.get()));
     if (actual != expected)
       return Error{.code = Code::failed_precondition,
                    .message = fmt::format("'{}' does not show the volume any more (mount {} instead of {})",
@@ -239,7 +217,7 @@ Result<Owner> find_owner(const Context& context, HelperPool& helpers, const std:
                        fmt::format("{}{}{}", user, '\0', rootfs)));
   const auto fields = split(answer, '\0');
   Owner owner;
-  if (fields.size() != 2 || !parse_number(fields[0], owner.uid) || !parse_number(fields[1], owner.gid))
+  if (fields.size() != 2 || !read_number(fields[0], owner.uid) || !read_number(fields[1], owner.gid))
     return Error{.code = Code::internal, .message = "a helper's answer about a user cannot be read"};
   return owner;
 }

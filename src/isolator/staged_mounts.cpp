@@ -45,7 +45,7 @@ bool is_mount(const MountEntry& entry, const StoredIdentity& identity) {
          entry.root == identity.root && entry.source == identity.source && entry.fs_type == identity.fs_type;
 }
 
-std::string shown(const ContainerKey& key) { return printable(key.text()); }
+std::string id_of(const ContainerKey& key) { return printable(key.text()); }
 
 // What another launcher gets: it knows targets, sources and flags, and nothing of ours.
 void write_launch_info(const std::vector<StagedRow>& rows, v1::ContainerLaunchInfo& launch) {
@@ -152,7 +152,7 @@ Status StagedMounts::take(const Context& context, const ContainerKey& key,
   const StagedPlace place{.state_dir = state_dir_, .folder = folder_of(key)};
   failpoint("staged.take.before", place.folder);
   auto taken = parts_.helpers.run(context.with_timeout(options_.unmount_timeout),
-                                  fmt::format("taking away the private mounts of container '{}'", shown(key)),
+                                  fmt::format("taking away the private mounts of container '{}'", id_of(key)),
                                   take_staged, encode(state_dir_, place.folder));
   failpoint("staged.take.after", place.folder);
   DVDI_TRY(const MountTable table, MountTable::read());
@@ -227,7 +227,7 @@ Result<volume::Recovered> StagedMounts::recover(const Context& context, const Re
     recovered.owed.push_back(
         {.driver = {},
          .volume = {},
-         .reason = fmt::format("the private mounts of container '{}' could not be taken away: {}", shown(key),
+         .reason = fmt::format("the private mounts of container '{}' could not be taken away: {}", id_of(key),
                                taken.error().text())});
   }
   return recovered;
@@ -243,9 +243,9 @@ std::vector<std::string> StagedMounts::settle(const Context& context) {
   for (const ContainerKey& key : *left) {
     const auto taken = take_leftover(context, key);
     if (taken && !*taken) continue;
-    notices.push_back(taken ? fmt::format("private mounts of container {} were taken away", shown(key))
+    notices.push_back(taken ? fmt::format("private mounts of container {} were taken away", id_of(key))
                             : fmt::format("private mounts of container {} could not be taken away: {}",
-                                          shown(key), taken.error().text()));
+                                          id_of(key), taken.error().text()));
   }
   remove_stray_folders(context);
   return notices;
@@ -272,7 +272,7 @@ Status StagedMounts::let_go(const Context& context, const VolumeKey& volume) {
     Error error = taken.error();
     error.code = Code::failed_precondition;
     error.message = fmt::format("the private mounts of container '{}', which has ended, show it still: {}",
-                                shown(key), error.message);
+                                id_of(key), error.message);
     return error;
   }
   return {};

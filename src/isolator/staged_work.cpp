@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <charconv>
 #include <optional>
 #include <ranges>
 
@@ -42,10 +41,7 @@ Result<MakeWork> decode(std::string_view bytes) {
   };
   work.place.state_dir = next();
   work.place.folder = next();
-  const std::string_view position = next();
-  const auto [end, error] =
-      std::from_chars(position.data(), position.data() + position.size(), work.place.position);
-  if (error != std::errc() || end != position.data() + position.size() || work.place.folder.empty() ||
+  if (!read_number(next(), work.place.position) || work.place.folder.empty() ||
       !work.instruction.ParseFromArray(rest.data(), static_cast<int>(rest.size()))) {
     return broken_work();
   }

@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <functional>
 #include <limits>
 #include <optional>
@@ -56,11 +55,8 @@ Result<std::string> read_file(int rootfs, const std::string& path) {
 }
 
 std::optional<std::uint32_t> parse_id(std::string_view text) {
-  std::uint32_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  const bool whole = !text.empty() && error == std::errc{} && end == text.data() + text.size();
-  if (!whole || value == std::numeric_limits<std::uint32_t>::max()) return std::nullopt;
-  return value;
+  const auto value = parse_number<std::uint32_t>(text);
+  return value == std::numeric_limits<std::uint32_t>::max() ? std::nullopt : value;
 }
 
 // A line NAME:PASSWORD:UID:GID:GECOS:HOME:SHELL.

@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <charconv>
 #include <limits>
 #include <optional>
 
@@ -17,11 +16,8 @@ constexpr std::size_t max_name = 255;
 
 // A user's or group's number. (uid_t)-1 means "leave it as it is" to the kernel: never a number of somebody.
 std::optional<std::uint32_t> number(std::string_view text) {
-  std::uint32_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (text.empty() || error != std::errc{} || end != text.data() + text.size()) return std::nullopt;
-  if (value == std::numeric_limits<std::uint32_t>::max()) return std::nullopt;
-  return value;
+  const auto value = parse_number<std::uint32_t>(text);
+  return value == std::numeric_limits<std::uint32_t>::max() ? std::nullopt : value;
 }
 
 Error bad_user(std::string_view text, std::string_view why, std::string_view hint = {}) {

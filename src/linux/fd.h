@@ -1,6 +1,9 @@
-// File descriptors that close themselves.
+// File descriptors, and folders that are read, that close themselves.
 #pragma once
 
+#include <dirent.h>
+
+#include <memory>
 #include <utility>
 
 namespace dvdi {
@@ -26,5 +29,10 @@ class UniqueFd {
  private:
   int fd_ = -1;
 };
+
+struct DirCloser {
+  void operator()(DIR* dir) const { ::closedir(dir); }
+};
+using UniqueDir = std::unique_ptr<DIR, DirCloser>;
 
 }  // namespace dvdi

@@ -16,6 +16,7 @@
 #include <memory>
 
 #include "base/text.h"
+#include "linux/fd.h"
 #include "linux/machine.h"
 #include "linux/mount_table.h"
 
@@ -26,21 +27,16 @@ namespace {
 constexpr std::size_t most_entries = 4096;  // of one process: its files, its mappings
 constexpr std::size_t most_reasons = 10;
 
-struct DirCloser {
-  void operator()(DIR* dir) const { ::closedir(dir); }
-};
-
 bool lies_in(const std::string& link, const std::string& mount_point) {
   std::array<char, PATH_MAX> text{};
   const ssize_t size = ::readlink(link.c_str(), text.data(), text.size());
   if (size < 0) return false;
   const std::string_view path(text.data(), static_cast<std::size_t>(size));
-  return path.starts_with(mount_point) &&
-         (path.size() == mount_point.size() || path[mount_point.size()] == '/');
+  return at_or_below(path, mount_point);
 }
 
 bool any_in(const std::string& folder, const std::string& mount_point) {
-  const std::unique_ptr<DIR, DirCloser> dir(::opendir(folder.c_str()));
+  const UniqueDir dir(::opendir(folder.c_str()));
   if (!dir) return false;
   for (std::size_t count = 0; count < most_entries; ++count) {
     const dirent* entry = ::readdir(dir.get());
@@ -64,7 +60,7 @@ std::vector<std::string> find_holders(const Context& context, const std::string&
   if (simulated_machine() != nullptr) return {};  // its processes keep no mount busy
   const Context bounded = context.detached(std::chrono::seconds(2));
   std::vector<std::string> found;
-  const std::unique_ptr<DIR, DirCloser> processes(::opendir("/proc"));
+  const UniqueDir processes(::opendir("/proc"));
   if (!processes) return found;
   while (const dirent* entry = ::readdir(processes.get())) {
     const std::string_view name = entry->d_name;
@@ -82,13 +78,12 @@ std::vector<std::string> find_holders(const Context& context, const std::string&
 std::vector<pid_t> find_stuck_helpers(const Context& context, std::size_t most) {
   const Context bounded = context.detached(std::chrono::seconds(2));
   std::vector<pid_t> found;
-  const std::unique_ptr<DIR, DirCloser> processes(::opendir("/proc"));
+  const UniqueDir processes(::opendir("/proc"));
   if (!processes) return found;
   while (const dirent* entry = ::readdir(processes.get())) {
     const std::string_view name = entry->d_name;
-    pid_t pid = 0;
-    if (std::from_chars(name.data(), name.data() + name.size(), pid).ptr != name.data() + name.size())
-      continue;
+    const auto pid = parse_number<pid_t>(name);
+    if (!pid) continue;
     if (found.size() >= most || !bounded.check("look for processes")) break;
     std::ifstream status(fmt::format("/proc/{}/status", name));
     bool helper = false;
@@ -104,7 +99,7 @@ std::vector<pid_t> find_stuck_helpers(const Context& context, std::size_t most) 
       std::from_chars(line.data() + 8, line.data() + line.size(), pending, 16);
       killed = killed || (pending & kill_bit) != 0;
     }
-    if (killed && !zombie) found.push_back(pid);
+    if (killed && !zombie) found.push_back(*pid);
   }
   return found;
 }

@@ -9,7 +9,6 @@
 
 #include <array>
 #include <cerrno>
-#include <charconv>
 
 #include "base/text.h"
 #include "linux/mount_table.h"
@@ -21,25 +20,6 @@ namespace {
 constexpr unsigned recursive = 0x8000;  // AT_RECURSIVE, which <fcntl.h> of glibc 2.36 does not have
 
 unsigned depth_flag(Depth depth) { return depth == Depth::tree ? recursive : 0; }
-
-// "mnt_id:" of /proc/self/fdinfo. statx() knows the number too, but asks the file system for the rest of it,
-// and a dead one does not answer.
-Result<std::uint64_t> mount_id(int fd) {
-  const std::string name = fmt::format("/proc/self/fdinfo/{}", fd);
-  const UniqueFd file(::open(name.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file) return os_error(fmt::format("opening {}", name), errno);
-  std::array<char, 1024> buffer{};
-  const ssize_t got = ::read(file.get(), buffer.data(), buffer.size());
-  if (got < 0) return os_error(fmt::format("reading {}", name), errno);
-  for (const std::string_view line : split({buffer.data(), static_cast<std::size_t>(got)}, '\n')) {
-    if (!line.starts_with("mnt_id:")) continue;
-    const std::string_view number = trim(line.substr(7));
-    std::uint64_t id = 0;
-    const auto [end, error] = std::from_chars(number.data(), number.data() + number.size(), id);
-    if (error == std::errc{} && end == number.data() + number.size()) return id;
-  }
-  return Error{.code = Code::internal, .message = fmt::format("{} has no line mnt_id", name)};
-}
 
 std::string describe(const v1::MountIdentity& mount) {
   return fmt::format("{} '{}' ({}:{}, root '{}') on '{}'", mount.fs_type(), printable(mount.source()),
@@ -76,6 +56,20 @@ std::string fs_type_of(int fd) {
 }
 
 }  // namespace
+
+Result<std::uint64_t> mount_id(int fd) {
+  const std::string name = fmt::format("/proc/self/fdinfo/{}", fd);
+  const UniqueFd file(::open(name.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file) return os_error(fmt::format("opening {}", name), errno);
+  std::array<char, 1024> buffer{};
+  const ssize_t got = ::read(file.get(), buffer.data(), buffer.size());
+  if (got < 0) return os_error(fmt::format("reading {}", name), errno);
+  for (const std::string_view line : split({buffer.data(), static_cast<std::size_t>(got)}, '\n')) {
+    if (!line.starts_with("mnt_id:")) continue;
+    if (const auto id = parse_number<std::uint64_t>(trim(line.substr(7)))) return *id;
+  }
+  return Error{.code = Code::internal, .message = fmt::format("{} has no line mnt_id", name)};
+}
 
 Result<UniqueFd> clone_mount(int fd, Depth depth) {
   const int result =

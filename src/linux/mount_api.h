@@ -43,6 +43,9 @@ Result<UniqueFd> new_filesystem(const std::string& type, const std::vector<Files
 
 // What the kernel's table says of the mount that `fd` lies in. Asks no file system, so none can block it.
 Result<v1::MountIdentity> mount_identity(int fd);
+// The kernel's id of the mount that a descriptor lies in: "mnt_id:" of /proc/self/fdinfo. statx() knows the
+// number too, but asks the file system for the rest of it, and a dead one does not answer.
+Result<std::uint64_t> mount_id(int fd);
 
 // Does `fd` lie in that very mount, now? failed_precondition, saying what is there instead, if not. Fields of
 // `expected` that are not set are not compared; the mount point is not, either: it is for messages.

@@ -20,6 +20,7 @@
 #include "base/text.h"
 #include "linux/fd.h"
 #include "linux/machine.h"
+#include "linux/mount_table.h"
 
 namespace dvdi {
 
@@ -28,10 +29,6 @@ namespace {
 constexpr std::size_t most_processes = 1'000'000;
 constexpr std::size_t largest_table = std::size_t{64} << 20;
 constexpr std::size_t most_tried = 64;  // processes of one namespace that end while they are looked at
-
-struct DirCloser {
-  void operator()(DIR* dir) const { ::closedir(dir); }
-};
 
 bool has_gone(int error) { return error == ENOENT || error == ESRCH || error == EINVAL; }
 bool is_refused(int error) { return error == EACCES || error == EPERM; }
@@ -65,7 +62,7 @@ Result<std::optional<std::uint64_t>> read_namespace(const std::string& link) {
 
 // The numbers that are names in that folder: processes, or threads.
 Result<std::vector<pid_t>> numbers_in(const std::string& folder) {
-  const std::unique_ptr<DIR, DirCloser> dir(::opendir(folder.c_str()));
+  const UniqueDir dir(::opendir(folder.c_str()));
   std::vector<pid_t> numbers;
   if (!dir) {
     if (has_gone(errno)) return numbers;
@@ -76,11 +73,9 @@ Result<std::vector<pid_t>> numbers_in(const std::string& folder) {
     const dirent* entry = ::readdir(dir.get());
     if (entry == nullptr && errno != 0 && !has_gone(errno)) return os_error("read " + folder, errno);
     if (entry == nullptr) return numbers;
-    const std::string_view name = entry->d_name;
-    pid_t number = 0;
-    const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
-    if (error != std::errc() || end != name.data() + name.size()) continue;
-    numbers.push_back(number);
+    const auto number = parse_number<pid_t>(entry->d_name);
+    if (!number) continue;
+    numbers.push_back(*number);
     if (numbers.size() > most_processes) {
       return Error{.code = Code::resource_exhausted,
                    .message = fmt::format("more than {} processes in {}", most_processes, folder)};
@@ -166,11 +161,6 @@ Result<bool> read_table(pid_t pid, std::string& text) {
 
 std::uint64_t device_key(std::uint32_t major, std::uint32_t minor) {
   return (std::uint64_t{major} << 32U) | minor;
-}
-
-bool at_or_below(std::string_view path, std::string_view folder) {
-  if (folder == "/") return path.starts_with('/');
-  return path.starts_with(folder) && (path.size() == folder.size() || path[folder.size()] == '/');
 }
 
 // The device of a line of mountinfo, its third field; nothing else of it is looked at.

@@ -8,7 +8,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
 
 #include "base/sync.h"
 #include "base/text.h"
@@ -40,12 +39,6 @@ std::string unescape(std::string_view text) {
   return out;
 }
 
-template <class T>
-bool number(std::string_view text, T& value) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return error == std::errc() && end == text.data() + text.size();
-}
-
 // "36 35 98:0 /mnt1 /mnt2 rw,noatime shared:1 master:2 - ext3 /dev/root rw,errors=continue". Fields are
 // separated by exactly one space; a source may be empty.
 std::optional<MountEntry> parse_line(std::string_view line) {
@@ -54,8 +47,9 @@ std::optional<MountEntry> parse_line(std::string_view line) {
   if (dash - fields.begin() < 6 || fields.end() - dash < 4) return std::nullopt;
   MountEntry entry;
   const auto colon = fields[2].find(':');
-  if (colon == std::string_view::npos || !number(fields[0], entry.id) || !number(fields[1], entry.parent) ||
-      !number(fields[2].substr(0, colon), entry.major) || !number(fields[2].substr(colon + 1), entry.minor)) {
+  if (colon == std::string_view::npos || !read_number(fields[0], entry.id) ||
+      !read_number(fields[1], entry.parent) || !read_number(fields[2].substr(0, colon), entry.major) ||
+      !read_number(fields[2].substr(colon + 1), entry.minor)) {
     return std::nullopt;
   }
   entry.root = unescape(fields[3]);
@@ -63,18 +57,12 @@ std::optional<MountEntry> parse_line(std::string_view line) {
   entry.options = unescape(fields[5]);
   for (auto tag = fields.begin() + 6; tag != dash; ++tag) {
     if (tag->starts_with("shared:")) entry.shared = true;
-    if (tag->starts_with("master:") && !number(tag->substr(7), entry.master)) return std::nullopt;
+    if (tag->starts_with("master:") && !read_number(tag->substr(7), entry.master)) return std::nullopt;
   }
   entry.fs_type = unescape(dash[1]);
   entry.source = unescape(dash[2]);
   entry.super_options = unescape(dash[3]);
   return entry;
-}
-
-// Is `path` the folder `parent`, or anywhere below it?
-bool at_or_below(std::string_view path, std::string_view parent) {
-  if (parent == "/") return path.starts_with('/');
-  return path.starts_with(parent) && (path.size() == parent.size() || path[parent.size()] == '/');
 }
 
 Result<UniqueFd> open_table(const std::string& file) {
@@ -108,6 +96,11 @@ Result<MountTable> read_table(const std::string& file) {
 constexpr const char* own_file = "/proc/self/mountinfo";
 
 }  // namespace
+
+bool at_or_below(std::string_view path, std::string_view folder) {
+  if (folder == "/") return path.starts_with('/');
+  return path.starts_with(folder) && (path.size() == folder.size() || path[folder.size()] == '/');
+}
 
 Result<MountTable> MountTable::read() {
   if (SimulatedMachine* simulated = simulated_machine(); simulated != nullptr) {

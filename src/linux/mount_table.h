@@ -96,6 +96,9 @@ class WatchedMountTable {
   std::unique_ptr<State> state_;
 };
 
+// Is `path` the folder `folder`, or anywhere below it? Both absolute and normal.
+bool at_or_below(std::string_view path, std::string_view folder);
+
 // What the kernel can do. DVDI_KERNEL=6.1 in the environment makes the answer that of Linux 6.1 (Debian 12),
 // so that the fallbacks can be tested on a younger kernel.
 struct KernelFeatures {

@@ -20,11 +20,6 @@ namespace dvdi {
 
 namespace {
 
-struct DirCloser {
-  void operator()(DIR* dir) const { ::closedir(dir); }
-};
-using OpenDir = std::unique_ptr<DIR, DirCloser>;
-
 // Neither through a link nor into another mount.
 UniqueFd open_here(int parent, const char* name) {
   open_how how{};
@@ -33,9 +28,9 @@ UniqueFd open_here(int parent, const char* name) {
   return UniqueFd(static_cast<int>(::syscall(SYS_openat2, parent, name, &how, sizeof how)));
 }
 
-OpenDir list(int folder) {
+UniqueDir list(int folder) {
   UniqueFd again(::openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  OpenDir dir(again ? ::fdopendir(again.get()) : nullptr);
+  UniqueDir dir(again ? ::fdopendir(again.get()) : nullptr);
   if (dir) (void)again.release();
   return dir;
 }
@@ -55,7 +50,7 @@ template <class Act>
 Status for_each_until_empty(int folder, std::string_view what, const Act& act) {
   for (bool found = true; found;) {
     found = false;
-    const OpenDir dir = list(folder);
+    const UniqueDir dir = list(folder);
     if (!dir) return failed(what, errno);
     errno = 0;
     while (const dirent* entry = ::readdir(dir.get())) {

@@ -212,8 +212,8 @@ ReadVolume read_elsewhere(const json::object& from, const std::string& place, Pr
   return read;
 }
 
-void read_volume(const json::object& from, const std::string& place, const AgentRules& rules,
-                 Volumes& volumes, Problems& problems) {
+void read_agent_volume(const json::object& from, const std::string& place, const AgentRules& rules,
+                       Volumes& volumes, Problems& problems) {
   const std::string_view type = source_type(from);
   if (type == "CSI_VOLUME" && !rules.csi_volumes_elsewhere) {
     problems.add(member(member(place, "source"), "type"),
@@ -252,7 +252,7 @@ void read_volumes(const json::object& info, const std::string& place, const Agen
     Problems own;
     const std::size_t before = volumes.external.size();
     if (const json::object* volume = (*array)[i].if_object()) {
-      read_volume(*volume, one, rules, volumes, reading == Reading::strict ? problems : own);
+      read_agent_volume(*volume, one, rules, volumes, reading == Reading::strict ? problems : own);
     } else {
       (reading == Reading::strict ? problems : own)
           .add(one, fmt::format("is {}, not a Volume", kind((*array)[i])));

@@ -11,7 +11,7 @@ namespace dvdi::spec {
 
 namespace {
 
-constexpr std::string_view prefix = "DVDI_VOLUME_";
+constexpr std::string_view variable_prefix = "DVDI_VOLUME_";
 constexpr std::string_view default_driver = "rexray";
 constexpr std::array<std::string_view, 6> settings = {"NAME",          "DRIVER",         "OPTS",
                                                       "CONTAINERPATH", "EXPLICITCREATE", "DVDCLI"};
@@ -21,7 +21,7 @@ using Slot = std::map<std::string_view, Text>;
 
 // Splits NAME3 into NAME and 3; no digit is 0. An empty setting: no such variable.
 std::pair<std::string_view, std::size_t> setting_and_digit(std::string_view variable) {
-  std::string_view rest = variable.substr(prefix.size());
+  std::string_view rest = variable.substr(variable_prefix.size());
   std::size_t digit = 0;
   if (!rest.empty() && rest.back() >= '0' && rest.back() <= '9') {
     digit = static_cast<std::size_t>(rest.back() - '0');
@@ -106,7 +106,7 @@ bool same(const ExternalVolume& a, const ExternalVolume& b) {
 
 }  // namespace
 
-bool is_volume_variable(std::string_view name) { return name.starts_with(prefix); }
+bool is_volume_variable(std::string_view name) { return name.starts_with(variable_prefix); }
 
 std::vector<ReadVolume> read_environment(const std::vector<std::pair<std::string, std::string>>& variables,
                                          std::string_view place, Problems& problems,
@@ -117,9 +117,9 @@ std::vector<ReadVolume> read_environment(const std::vector<std::pair<std::string
     const std::string at = member(place, name);
     const auto [setting, digit] = setting_and_digit(name);
     if (setting.empty()) {
-      problems.add(
-          at, "dvdi knows no such variable",
-          fmt::format("{}{{{}}}, each also with one digit 0 to 9", prefix, fmt::join(settings, ",")));
+      problems.add(at, "dvdi knows no such variable",
+                   fmt::format("{}{{{}}}, each also with one digit 0 to 9", variable_prefix,
+                               fmt::join(settings, ",")));
       continue;
     }
     if (!is_utf8(value)) {

@@ -11,7 +11,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Pair;
 
-std::string example(const std::string& name) {
+std::string example_file(const std::string& name) {
   std::ifstream file(std::string(DVDI_EXAMPLES) + "/" + name);
   EXPECT_TRUE(file) << name;
   std::ostringstream text;
@@ -20,7 +20,7 @@ std::string example(const std::string& name) {
 }
 
 TEST(Examples, MarathonHello) {
-  const Input input = of_file(example("marathon-hello.json"), {});
+  const Input input = of_file(example_file("marathon-hello.json"), {});
   const ExternalVolume volume = only_volume_of(input);
   EXPECT_EQ(volume.driver, "local");
   EXPECT_FALSE(volume.read_only);
@@ -31,15 +31,15 @@ TEST(Examples, MarathonHello) {
 }
 
 TEST(Examples, Volumes) {
-  const ExternalVolume volume = only_volume_of(of_file(example("volumes.json")));
+  const ExternalVolume volume = only_volume_of(of_file(example_file("volumes.json")));
   EXPECT_EQ(volume.driver, "rc");
   EXPECT_THAT(volume.options, ElementsAre(Pair("remote", "loc:")));
 }
 
 TEST(Examples, ContainerInfo) {
-  const auto request = accepted(of_file(example("container-info.json")));
+  const auto request = accepted(of_file(example_file("container-info.json")));
   EXPECT_THAT(request.forms(), ElementsAre(v1::ContainerRequest::MESOS_CONTAINER_INFO));
-  EXPECT_EQ(volumes_of(of_file(example("container-info.json"))).size(), 2U);
+  EXPECT_EQ(volumes_of(of_file(example_file("container-info.json"))).size(), 2U);
 }
 
 }  // namespace

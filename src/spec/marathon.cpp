@@ -12,7 +12,7 @@ namespace dvdi::spec {
 
 namespace {
 
-constexpr std::string_view prefix = "dvdi/";
+constexpr std::string_view option_prefix = "dvdi/";
 
 // `options` of an external volume. The driver is among them.
 void read_options(const json::object& external, const std::string& place, VolumeDraft& draft,
@@ -31,8 +31,9 @@ void read_options(const json::object& external, const std::string& place, Volume
     if (!value) continue;
     if (key == "dvdi/driver") {
       draft.driver = {.value = *value, .place = one};
-    } else if (key.starts_with(prefix)) {
-      draft.options.push_back({.key = std::string(key.substr(prefix.size())), .value = *value, .place = one});
+    } else if (key.starts_with(option_prefix)) {
+      draft.options.push_back(
+          {.key = std::string(key.substr(option_prefix.size())), .value = *value, .place = one});
     } else if (key.starts_with(reserved_prefix)) {
       draft.options.push_back({.key = std::string(key), .value = *value, .place = one});
     } else {
@@ -68,7 +69,7 @@ ReadVolume read_external_volume(const json::object& external, VolumeDraft draft,
   return read_external(draft, problems);
 }
 
-ReadVolume read_volume(const json::object& volume, const std::string& place, Problems& problems) {
+ReadVolume read_marathon_volume(const json::object& volume, const std::string& place, Problems& problems) {
   if (volume.contains("container_path") || volume.contains("source")) {
     problems.add(place, "is a volume as Mesos writes it; here one of a Marathon app is expected",
                  "containerPath, mode, external");
@@ -128,7 +129,7 @@ void read_container(const json::object& app, FileContents& contents, Problems& p
   for (std::size_t i = 0; i < volumes->size(); ++i) {
     const std::string one = element("container.volumes", i);
     if (const json::object* volume = (*volumes)[i].if_object()) {
-      contents.volumes.push_back(read_volume(*volume, one, problems));
+      contents.volumes.push_back(read_marathon_volume(*volume, one, problems));
     } else {
       problems.add(one, fmt::format("is {}, not a volume (an object)", kind((*volumes)[i])));
     }

@@ -11,7 +11,7 @@ using testing::Pair;
 using testing::StartsWith;
 using testing::UnorderedElementsAre;
 
-constexpr std::string_view example = R"({"id": "/prod/hello", "instances": 1, "cpus": 0.1, "mem": 32,
+constexpr std::string_view marathon_example = R"({"id": "/prod/hello", "instances": 1, "cpus": 0.1, "mem": 32,
   "cmd": "date >> test-rexray-volume/test.txt; cat test-rexray-volume/test.txt",
   "user": "nobody", "env": {"A": "b"}, "labels": {"team": "x"},
   "container": {"type": "MESOS",
@@ -36,7 +36,7 @@ Input options(std::string_view members) {
 }
 
 TEST(Marathon, TheExampleOfTheReference) {
-  const auto request = accepted(of_file(std::string(example), {}));
+  const auto request = accepted(of_file(std::string(marathon_example), {}));
   EXPECT_THAT(request.forms(), ElementsAre(v1::ContainerRequest::MARATHON_APP));
   EXPECT_TRUE(request.command().shell());
   EXPECT_EQ(request.command().value(),
@@ -54,7 +54,7 @@ TEST(Marathon, TheExampleOfTheReference) {
   ASSERT_EQ(request.container_info().volumes_size(), 2);
   EXPECT_EQ(request.container_info().volumes(1).host_path(), "/etc/y");
   EXPECT_EQ(request.container_info().volumes(1).mode(), v1::Volume::RO);
-  const ExternalVolume volume = only_volume_of(of_file(std::string(example), {}));
+  const ExternalVolume volume = only_volume_of(of_file(std::string(marathon_example), {}));
   EXPECT_EQ(volume.driver, "rexray");
   EXPECT_EQ(volume.name, "my-test-vol");
   EXPECT_EQ(volume.container_path, "test-rexray-volume");

@@ -110,7 +110,7 @@ Text host_path_of_source(const json::object& source, std::string_view source_pla
   return text_at(*host, "path", place, problems);
 }
 
-ReadVolume read_volume(const json::object& from, const std::string& place, Problems& problems) {
+ReadVolume read_mesos_volume(const json::object& from, const std::string& place, Problems& problems) {
   if (from.contains("external") || from.contains("containerPath")) {
     problems.add(place, "is a volume as Marathon writes it; here a Mesos Volume is expected",
                  "container_path, mode, source");
@@ -188,7 +188,7 @@ std::vector<ReadVolume> read_mesos_volumes(const json::array& volumes, std::stri
   for (std::size_t i = 0; i < volumes.size(); ++i) {
     const std::string one = element(place, i);
     if (const json::object* volume = volumes[i].if_object()) {
-      read.push_back(read_volume(*volume, one, problems));
+      read.push_back(read_mesos_volume(*volume, one, problems));
     } else {
       problems.add(one, fmt::format("is {}, not a Mesos Volume (an object)", kind(volumes[i])));
     }

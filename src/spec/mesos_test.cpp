@@ -12,7 +12,7 @@ using testing::Pair;
 using testing::StartsWith;
 using testing::UnorderedElementsAre;
 
-constexpr std::string_view example = R"([{"container_path": "data", "mode": "RW",
+constexpr std::string_view mesos_example = R"([{"container_path": "data", "mode": "RW",
   "source": {"type": "DOCKER_VOLUME",
              "docker_volume": {"driver": "rexray", "name": "db1",
                                "driver_options": {"parameter": [{"key": "size", "value": "5"}]}}}}])";
@@ -29,12 +29,12 @@ Input source(std::string_view members) {
 }
 
 TEST(Mesos, TheExampleOfTheReference) {
-  const auto request = accepted(of_file(std::string(example), {"cat", "data/x"}));
+  const auto request = accepted(of_file(std::string(mesos_example), {"cat", "data/x"}));
   EXPECT_THAT(request.forms(), ElementsAre(v1::ContainerRequest::MESOS_VOLUMES));
   EXPECT_EQ(request.command().value(), "cat");
   EXPECT_THAT(request.command().arguments(), ElementsAre("cat", "data/x"));
   EXPECT_FALSE(request.command().shell());
-  const ExternalVolume volume = only_volume_of(of_file(std::string(example)));
+  const ExternalVolume volume = only_volume_of(of_file(std::string(mesos_example)));
   EXPECT_EQ(volume.driver, "rexray");
   EXPECT_EQ(volume.name, "db1");
   EXPECT_EQ(volume.container_path, "data");

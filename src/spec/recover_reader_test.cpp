@@ -12,7 +12,7 @@ using testing::HasSubstr;
 using testing::StartsWith;
 
 // What came out, in order, and how it ended.
-std::vector<std::string> read(std::string_view text, std::size_t piece) {
+std::vector<std::string> read_all(std::string_view text, std::size_t piece) {
   std::vector<std::string> out;
   RecoverReader reader({}, {.container = [&](ContainerState state) -> Status {
                               out.push_back(fmt::format("container {} {}", state.id, state.pid));
@@ -33,30 +33,30 @@ std::vector<std::string> read(std::string_view text, std::size_t piece) {
 }
 
 // In one piece and byte by byte it must be the same.
-std::vector<std::string> read(std::string_view text) {
-  const auto whole = read(text, text.size() + 1);
-  EXPECT_EQ(read(text, 1), whole) << text;
-  EXPECT_EQ(read(text, 7), whole) << text;
+std::vector<std::string> read_all(std::string_view text) {
+  const auto whole = read_all(text, text.size() + 1);
+  EXPECT_EQ(read_all(text, 1), whole) << text;
+  EXPECT_EQ(read_all(text, 7), whole) << text;
   return whole;
 }
 
-std::string ending(std::string_view text) { return read(text).back(); }
+std::string ending(std::string_view text) { return read_all(text).back(); }
 
 constexpr std::string_view head = R"({"owner": "/w", "work_dir": "/w", "complete": true})";
 
 TEST(RecoverReader, Lines) {
-  EXPECT_THAT(read(std::string(head) + R"(
+  EXPECT_THAT(read_all(std::string(head) + R"(
 {"container": {"container_id": {"value": "a"}, "pid": 7}}
 
   {"orphan": {"value": "b", "parent": {"value": "c"}}}  )"),
               ElementsAre("container a 7", "orphan c.b", "owner /w work_dir /w complete true"));
-  EXPECT_THAT(read(head), ElementsAre("owner /w work_dir /w complete true"));
-  EXPECT_THAT(read(R"({"owner": "/w"})"), ElementsAre("owner /w work_dir  complete false"));
+  EXPECT_THAT(read_all(head), ElementsAre("owner /w work_dir /w complete true"));
+  EXPECT_THAT(read_all(R"({"owner": "/w"})"), ElementsAre("owner /w work_dir  complete false"));
 }
 
 TEST(RecoverReader, OneDocumentInAnyOrder) {
   EXPECT_THAT(
-      read(R"(
+      read_all(R"(
 {
   "orphans": [ {"value": "o]"} , {"value": "p\\\""}],
   "x": {"containers": [1], "y": "}"},
@@ -69,14 +69,15 @@ TEST(RecoverReader, OneDocumentInAnyOrder) {
 }
 )"),
       ElementsAre("orphan o]", StartsWith("the recover call, line 3: the container id cannot be used")));
-  EXPECT_THAT(read(R"({"orphans": [ {"value": "o]"} , {"value": "p}\""}], "x": {"containers": [1], "y": "}"},
+  EXPECT_THAT(
+      read_all(R"({"orphans": [ {"value": "o]"} , {"value": "p}\""}], "x": {"containers": [1], "y": "}"},
   "containers": [
     {"container_id": {"value": "a"}, "pid": 7, "resources": [[{}]]},
     {"container_id": {"value": "b"}}
   ], "owner": "containers", "complete": true})"),
-              ElementsAre("orphan o]", "orphan p}\"", "container a 7", "container b 0",
-                          "owner containers work_dir  complete true"));
-  EXPECT_THAT(read(R"({"owner": "/w", "containers": [], "orphans": []})"),
+      ElementsAre("orphan o]", "orphan p}\"", "container a 7", "container b 0",
+                  "owner containers work_dir  complete true"));
+  EXPECT_THAT(read_all(R"({"owner": "/w", "containers": [], "orphans": []})"),
               ElementsAre("owner /w work_dir  complete false"));
 }
 
@@ -129,10 +130,10 @@ TEST(RecoverReader, TheHeadIsChecked) {
 
 TEST(RecoverReader, MemoryIsBounded) {
   const std::string filler(max_recover_entry_bytes + 1, 'x');
-  EXPECT_THAT(read(std::string(head) + "\n" + filler, 4096).back(),
+  EXPECT_THAT(read_all(std::string(head) + "\n" + filler, 4096).back(),
               HasSubstr("line 2: is longer than 1048576 bytes"));
-  EXPECT_THAT(read("{\"" + filler, 4096).back(), HasSubstr("line 1: is longer than 1048576 bytes"));
-  EXPECT_THAT(read("{\"orphans\": [\n\"" + filler, 4096).back(),
+  EXPECT_THAT(read_all("{\"" + filler, 4096).back(), HasSubstr("line 1: is longer than 1048576 bytes"));
+  EXPECT_THAT(read_all("{\"orphans\": [\n\"" + filler, 4096).back(),
               HasSubstr("line 2: is longer than 1048576 bytes"));
 }
 

@@ -4,7 +4,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <charconv>
 
 #include "base/text.h"
 
@@ -30,14 +29,6 @@ Error invalid(const std::vector<std::string>& problems) {
                .hint = std::string(known)};
 }
 
-template <class T>
-std::optional<T> number(std::string_view text, int base = 10) {
-  T value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, base);
-  if (text.empty() || error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
-
 std::optional<Type> parse_type(std::string_view text) {
   for (const Type one : {Type::dir, Type::tmpfs, Type::image}) {
     if (text == type_name(one)) return one;
@@ -53,13 +44,13 @@ std::optional<FileSystem> parse_file_system(std::string_view text) {
 }
 
 std::optional<mode_t> parse_mode(std::string_view text) {
-  const auto mode = number<mode_t>(text, 8);
+  const auto mode = parse_number<mode_t>(text, 8);
   return mode && *mode <= 07777 ? mode : std::nullopt;
 }
 
 // 4294967295 means "leave as it is" to chown.
 std::optional<uid_t> parse_owner(std::string_view text) {
-  const auto owner = number<uid_t>(text);
+  const auto owner = parse_number<uid_t>(text);
   return owner && *owner != static_cast<uid_t>(-1) ? owner : std::nullopt;
 }
 
@@ -83,7 +74,7 @@ std::string_view file_system_name(FileSystem file_system) {
 
 std::optional<std::uint64_t> parse_size(std::string_view text) {
   const auto digits = std::min(text.find_first_not_of("0123456789"), text.size());
-  const auto count = number<std::uint64_t>(text.substr(0, digits));
+  const auto count = parse_number<std::uint64_t>(text.substr(0, digits));
   std::string suffix(text.substr(digits));
   std::ranges::transform(suffix, suffix.begin(), [](char c) { return c >= 'a' && c <= 'z' ? c - 32 : c; });
   std::uint64_t unit = 0;

@@ -14,6 +14,7 @@
 
 #include "base/text.h"
 #include "driver/local/image.h"
+#include "linux/fd.h"
 #include "linux/remove_tree.h"
 
 namespace dvdi::driver::local {
@@ -74,14 +75,10 @@ Status write_record(int folder, const VolumeRecord& record, const std::string& w
   return {};
 }
 
-struct DirCloser {
-  void operator()(DIR* dir) const { ::closedir(dir); }
-};
-
 Result<std::vector<std::string>> names_in(int folder, const std::string& what) {
   UniqueFd again(::openat(folder, ".", open_folder));
   if (!again) return os_error("list " + what, errno);
-  const std::unique_ptr<DIR, DirCloser> dir(::fdopendir(again.get()));
+  const UniqueDir dir(::fdopendir(again.get()));
   if (!dir) return os_error("list " + what, errno);
   (void)again.release();
   std::vector<std::string> names;
