@@ -27,17 +27,10 @@ struct Chain::CleanupCall {
   std::optional<Result<std::vector<Owed>>> answer;
 };
 
-// As bytes: there is one for each container that lives.
-struct Chain::Answer {
-  std::string digest;
-  std::string launch;  // a ContainerLaunchInfo
-};
-
 struct Chain::Entry {
   std::shared_ptr<PrepareCall> preparing;
   std::shared_ptr<CleanupCall> cleaning;  // set while it still waits for a prepare to end: no new one begins
   bool isolating = false;
-  std::optional<Answer> prepared;
 };
 
 namespace {
@@ -144,8 +137,7 @@ Chain::Entry* Chain::find(const ContainerKey& key) {
 
 void Chain::forget_if_idle(const ContainerKey& key) {
   const Entry* entry = find(key);
-  if (entry != nullptr && !entry->preparing && !entry->cleaning && !entry->isolating && !entry->prepared)
-    containers_.erase(key);
+  if (entry != nullptr && !entry->preparing && !entry->cleaning && !entry->isolating) containers_.erase(key);
 }
 
 bool Chain::ancestor_is_cleaned_up(const ContainerKey& key) const {
@@ -214,7 +206,6 @@ Result<v1::ContainerLaunchInfo> Chain::prepare(const Context& context, const Con
       const Lock lock(mutex_);
       Entry& entry = containers_.at(key);
       call->abandoned = !answer && !call->cleanup_came && !context.check(what);
-      if (answer) entry.prepared = Answer{.digest = call->digest, .launch = answer->SerializeAsString()};
       call->answer = answer;
       entry.preparing.reset();
       forget_if_idle(key);
@@ -249,16 +240,7 @@ Result<v1::ContainerLaunchInfo> Chain::run_prepare(const Context& context, Prepa
   if (!has_ended(row) && row->digest != call.digest) return conflict(key);
   const bool prepared_before =
       row && (row->state == ContainerState::prepared || row->state == ContainerState::running);
-  {
-    const Lock lock(mutex_);
-    const Entry& entry = containers_.at(key);
-    // Of another launcher's container the mounts are looked at again: one of them may have vanished.
-    v1::ContainerLaunchInfo launch;
-    if (prepared_before && !preparation.staged && entry.prepared && entry.prepared->digest == call.digest &&
-        launch.ParseFromString(entry.prepared->launch))
-      return launch;
-  }
-
+  // Also of one that was prepared before the mounts are looked at: one of them may have vanished.
   std::size_t invoked = 0;
   auto status = run_isolators(context, preparation, call, invoked);
   if (status) return std::move(preparation.launch);
@@ -369,7 +351,6 @@ Result<std::vector<Owed>> Chain::cleanup(const Context& context, const Container
       const Lock lock(mutex_);
       Entry& entry = containers_.at(key);
       call->abandoned = !answer && !context.check(what);
-      if (answer) entry.prepared.reset();
       call->answer = answer;
       entry.cleaning.reset();
       forget_if_idle(key);
@@ -477,17 +458,6 @@ Result<volume::Recovered> Chain::recover(const Context& context, const RecoverRe
     std::ranges::move(recovered->owed, std::back_inserter(all.owed));
   }
   clean_up_dead(context, request.owner, all);
-  {
-    // What this process prepared once and is gone now is no child of anything any more.
-    const Lock lock(mutex_);
-    for (const std::string& id : all.dropped) {
-      const ContainerKey key{.owner = request.owner, .id = id};
-      if (Entry* entry = find(key); entry != nullptr && !entry->preparing && !entry->cleaning) {
-        entry->prepared.reset();
-        forget_if_idle(key);
-      }
-    }
-  }
   if (!failures.empty()) return aggregate("recovery", failures);
   return all;
 }

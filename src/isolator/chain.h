@@ -53,10 +53,10 @@ class Chain {
   std::vector<std::string_view> order() const;  // names, in the order of prepare
 
   // All isolators, or the error of the first that failed with every error of the roll-back attached. Repeated
-  // with the same request it gives the same answer without a new effect, also while the first call runs; only
-  // where that one's caller gave up (cancelled, deadline) does a repetition that waits for it try afresh.
-  // conflict: the container is known with another request, or to be launched by somebody else.
-  // failed_precondition: it, or its parent, is cleaned up.
+  // with the same request it gives the same answer without a new effect, also while the first call runs, but
+  // that a mount that has vanished is made afresh; only where that one's caller gave up (cancelled, deadline)
+  // does a repetition that waits for it try afresh. conflict: the container is known with another request, or
+  // to be launched by somebody else. failed_precondition: it, or its parent, is cleaned up.
   Result<v1::ContainerLaunchInfo> prepare(const Context& context, const ContainerKey& key,
                                           const v1::ContainerRequest& request, const std::string& directory,
                                           bool directory_is_ours,
@@ -78,7 +78,6 @@ class Chain {
  private:
   struct PrepareCall;
   struct CleanupCall;
-  struct Answer;
   struct Entry;
 
   Chain(std::vector<std::unique_ptr<Isolator>> isolators, Parts parts);
@@ -101,9 +100,8 @@ class Chain {
   const Parts parts_;
   mutable Mutex mutex_;
   Condition changed_;
-  std::map<ContainerKey, Entry>
-      containers_;                    // those that a call works on, and those prepared by this process
-  std::set<std::string> recovering_;  // owners
+  std::map<ContainerKey, Entry> containers_;  // those that a call works on
+  std::set<std::string> recovering_;          // owners
 };
 
 }  // namespace dvdi::isolator
