@@ -27,7 +27,7 @@ std::string_view signal_name(int number) {
 }
 
 // One run of `dvdi run`. The engine is open while dvdi works and closed while the task runs: it holds
-// engine.lock, and a task may run for months.
+// engine.lock, and a task may run for months. A daemon's client stays: one that has gone is noticed.
 class Run {
  public:
   Run(const Context& context, const RunCommand& command, const v1::ContainerRequest& request,
@@ -120,7 +120,7 @@ class Run {
       Status status =
           ask(bounded, false, [&](Api& api) { return api.isolate(bounded, prepared_.key, pid, true); });
       if (status) {
-        api_.reset();
+        if (api_->holds_state()) api_.reset();
         return {};
       }
       isolated = false;

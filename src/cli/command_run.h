@@ -17,7 +17,7 @@ inline constexpr int exit_signal = 128;      // + n: signal n interrupted dvdi b
 
 // What `dvdi run` needs from elsewhere, so that a test can stand in for it.
 struct RunServices {
-  // An engine; with `settle` it first settles what killed commands left behind.
+  // An Api; with `settle`, at first, after a look at the database and at what killed commands left behind.
   std::function<Result<std::unique_ptr<Api>>(const Context& context, bool settle)> open;
   // launcher::run
   std::function<Result<int>(const Context& context, const launcher::Task& task,

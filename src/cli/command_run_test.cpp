@@ -91,6 +91,13 @@ TEST_F(RunTest, ReleasesTheEngineWhileTheTaskRuns) {
   EXPECT_TRUE(errors_.empty());
 }
 
+TEST_F(RunTest, StaysWithTheDaemonWhileTheTaskRuns) {
+  scene_.holds_state = false;
+  EXPECT_EQ(run(), 0);
+  EXPECT_THAT(scene_.calls, ElementsAre("open settle", "prepare run", "launch", "isolate run/c1 4711", "task",
+                                        "cleanup run/c1", "close"));
+}
+
 TEST_F(RunTest, LaunchesFromOneThreadWithTheUsualSignalHandling) {
   const std::size_t before = threads();
   EXPECT_EQ(run(), 0);

@@ -14,6 +14,7 @@ namespace dvdi::cli {
 struct Scene {
   std::vector<std::string> calls;
   std::vector<std::string> notices;
+  bool holds_state = true;
   Result<Api::Prepared> prepared =
       Api::Prepared{.key = {.owner = "run", .id = "c1"}, .launch = {}, .foreign_mount_points = {"/foreign"}};
   bool prepared_is_known = true;  // the ledger still has the container that was prepared
@@ -140,6 +141,7 @@ class FakeApi final : public Api {
   Status replay_sink(const Context&, const std::string& name, std::uint64_t from) override {
     return sink_call("replay " + name + " from " + std::to_string(from));
   }
+  bool holds_state() const override { return scene_.holds_state; }
   std::vector<std::string> notices() override { return scene_.notices; }
 
  private:

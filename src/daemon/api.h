@@ -145,6 +145,10 @@ class Api {
   // Sends once more from event `from` on.
   virtual Status replay_sink(const Context& context, const std::string& name, std::uint64_t from) = 0;
 
+  // Is it this process that has the state directory open? Then nobody else may have it, and it is let go of
+  // while something takes long.
+  virtual bool holds_state() const = 0;
+
   // What was settled when this engine started, for a person: one sentence each.
   virtual std::vector<std::string> notices() = 0;
 };

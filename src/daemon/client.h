@@ -55,6 +55,7 @@ class Client final : public Api {
   Status pause_sink(const Context& context, const std::string& name) override;
   Status resume_sink(const Context& context, const std::string& name) override;
   Status replay_sink(const Context& context, const std::string& name, std::uint64_t from) override;
+  bool holds_state() const override { return false; }
   std::vector<std::string> notices() override { return {}; }
 
  private:

@@ -24,9 +24,9 @@ namespace dvdi {
 // Thread-safe.
 class Engine final : public Api {
  public:
-  // Who hosts it: one of several commands that work side by side, or a daemon that has the state directory to
-  // itself.
-  enum class Mode { command, daemon };
+  // Who hosts it: one of several commands that work side by side (`again`: one that had it open before, and
+  // so has looked at the database), or a daemon that has the state directory to itself.
+  enum class Mode { command, command_again, daemon };
   // Opens the state directory, which is made if it is not there. `helpers` outlives the engine. A daemon
   // waits, while the context lasts, until no command works on it; a command does not wait for a daemon:
   // daemon_is_away().
@@ -84,6 +84,7 @@ class Engine final : public Api {
   Status replay_sink(const Context& context, const std::string& name, std::uint64_t from) override {
     return sinks_->replay(context, name, from);
   }
+  bool holds_state() const override { return true; }
   std::vector<std::string> notices() override { return notices_; }
 
   // For what the host of this engine does without a caller (Reconciler).
