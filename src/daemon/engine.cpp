@@ -84,12 +84,14 @@ Result<bool> Engine::take_engine_lock(const Context& context) {
   const std::string path = config_.state_dir + "/engine.lock";
   const BootTime begin = context.clock().boot();
   for (;;) {
-    DVDI_TRY(auto alone, try_lock_file(path, true));
-    if (alone) {
-      engine_lock_ = std::move(*alone);
-      return true;
+    if (mode_ != Mode::command_again) {
+      DVDI_TRY(auto alone, try_lock_file(path, true));
+      if (alone) {
+        engine_lock_ = std::move(*alone);
+        return true;
+      }
     }
-    if (mode_ == Mode::command) {
+    if (mode_ != Mode::daemon) {
       DVDI_TRY(auto shared, try_lock_file(path, false));
       if (shared) {
         engine_lock_ = std::move(*shared);
@@ -103,19 +105,20 @@ Result<bool> Engine::take_engine_lock(const Context& context) {
         return error;
       }
     }
-    DVDI_CHECK(pause(context, mode_ == Mode::command ? look_for_lock / 10 : look_for_lock,
+    DVDI_CHECK(pause(context, mode_ == Mode::daemon ? look_for_lock : look_for_lock / 10,
                      fmt::format("wait for dvdi commands that work on {}", config_.state_dir)));
   }
 }
 
 Status Engine::open_ledger(const Context& context, bool alone) {
   const std::string path = config_.state_dir + "/state.db";
+  const OpenFor how_long = mode_ == Mode::daemon ? OpenFor::long_work : OpenFor::a_moment;
   if (!alone) {
     DVDI_CHECK(make_private_file(path));
-    DVDI_TRY(ledger_, Ledger::open(context, path));
+    DVDI_TRY(ledger_, Ledger::open(context, path, how_long));
     return {};
   }
-  DVDI_TRY(ledger_, open_whole(context, path));
+  DVDI_TRY(ledger_, open_whole(context, path, how_long));
   if (mode_ == Mode::command) DVDI_CHECK(share_file_lock(engine_lock_));
   return {};
 }

@@ -54,7 +54,8 @@ Result<std::unique_ptr<Api>> open_api(const Context& context, const OpenOptions&
     if (!helpers) {
       DVDI_TRY(helpers, HelperPool::start());
     }
-    auto engine = Engine::open(context, config, *helpers);
+    auto engine = Engine::open(context, config, *helpers,
+                               options.settle ? Engine::Mode::command : Engine::Mode::command_again);
     if (engine) {
       if (options.settle) (*engine)->settle(context.with_timeout(config.settle_budget));
       return std::unique_ptr<Api>(*std::move(engine));

@@ -15,7 +15,8 @@ struct OpenOptions {
   std::string state_dir;    // "": DVDI_STATE_DIR, the configuration, /var/lib/dvdi
   std::string config_file;  // "": DVDI_CONFIG, else /etc/dvdi/dvdi.toml if there is one
   std::string socket;       // "": DVDI_SOCKET, the configuration; "none": no daemon
-  bool settle = true;       // settle what killed commands left behind
+  // Look at the database, and settle what killed commands left behind. Not where this process did so before.
+  bool settle = true;
 };
 
 // How often it is looked for a daemon that has gone or is starting.

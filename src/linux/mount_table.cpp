@@ -61,7 +61,6 @@ std::optional<MountEntry> parse_line(std::string_view line) {
   }
   entry.fs_type = unescape(dash[1]);
   entry.source = unescape(dash[2]);
-  entry.super_options = unescape(dash[3]);
   return entry;
 }
 

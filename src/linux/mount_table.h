@@ -16,7 +16,7 @@
 
 namespace dvdi {
 
-// One line of /proc/PID/mountinfo (proc(5)), octal escapes decoded.
+// One line of /proc/PID/mountinfo (proc(5)), octal escapes decoded, without the options of the super block.
 struct MountEntry {
   std::uint64_t id = 0;
   std::uint64_t parent = 0;
@@ -29,7 +29,6 @@ struct MountEntry {
   std::uint64_t master = 0;  // peer group that it receives mounts from; 0: none
   std::string fs_type;
   std::string source;
-  std::string super_options;
 };
 
 class MountTable {

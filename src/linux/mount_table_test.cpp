@@ -40,7 +40,6 @@ TEST(MountTable, ReadsEveryField) {
   EXPECT_EQ(entry.master, 12U);
   EXPECT_EQ(entry.fs_type, "ext3");
   EXPECT_EQ(entry.source, "/dev/#root");
-  EXPECT_EQ(entry.super_options, "rw,errors=continue");
   EXPECT_FALSE(mounts.entries()[0].shared);
 }
 

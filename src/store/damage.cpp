@@ -215,9 +215,16 @@ Result<RawLook> look_at_file(const std::string& path, std::int64_t size, bool ha
   return RawLook{.wrong = {}, .suspicious = odd};
 }
 
-Result<std::optional<std::string>> examine(const Context& context, const std::string& path, bool everything) {
+struct Findings {
+  std::optional<std::string> damage;
+  // Whoever opens the database first makes the index afresh, from the whole log; while this is open, the next
+  // need not.
+  std::unique_ptr<Connection> open;
+};
+
+Result<Findings> examine(const Context& context, const std::string& path, bool everything) {
   const auto damaged = [&](const std::string& how) {
-    return std::optional(fmt::format("{}: {}", path, how));
+    return Findings{.damage = fmt::format("{}: {}", path, how), .open = {}};
   };
   auto connection = Connection::open(path, false);
   if (!connection && connection.error().code == Code::corrupted) return damaged(connection.error().message);
@@ -232,7 +239,7 @@ Result<std::optional<std::string>> examine(const Context& context, const std::st
     return fail(database_error("check the state database", exception));
   }
   if (suspected) clear_suspicion(path);
-  return std::optional<std::string>();
+  return Findings{.damage = {}, .open = *std::move(connection)};
 }
 
 // That the index was written in this boot: one that a power cut left behind may be older than the log.
@@ -301,28 +308,38 @@ Status record_rebuilt(const Context& context, Ledger& ledger, const std::string&
 
 }  // namespace
 
-Result<std::optional<std::string>> find_damage(const Context& context, const std::string& path) {
+namespace {
+
+Result<Findings> look_for_damage(const Context& context, const std::string& path) {
+  const auto damaged = [](std::string how) { return Findings{.damage = std::move(how), .open = {}}; };
   DVDI_TRY(const std::int64_t size, size_of(path));
   DVDI_TRY(const std::int64_t log, size_of(path + "-wal"));
   DVDI_TRY(const std::int64_t index, size_of(path + "-shm"));
   if (size <= 0) {
     const std::string how = size < 0 ? "is not there" : "is empty";
     // The database file is made before these are, and is never empty again.
-    if (log > 0 || index >= 0) return std::optional(fmt::format("{} {}, and its log is there", path, how));
+    if (log > 0 || index >= 0) return damaged(fmt::format("{} {}, and its log is there", path, how));
     const std::filesystem::path folder = std::filesystem::path(path).parent_path();
     const bool used = exists((folder / "local").string()) || exists((folder / "sandboxes").string());
     if (used && databases_set_aside(path).empty()) {
-      return std::optional(fmt::format("{} {}, and this state directory was in use", path, how));
+      return damaged(fmt::format("{} {}, and this state directory was in use", path, how));
     }
-    return std::optional<std::string>();
+    return Findings{};
   }
   if (opened_in_this_boot(path)) {
-    DVDI_TRY(auto damaged, find_log_damage(path + "-wal", path + "-shm"));
-    if (damaged) return damaged;
+    DVDI_TRY(auto how, find_log_damage(path + "-wal", path + "-shm"));
+    if (how) return damaged(*std::move(how));
   }
   DVDI_TRY(const RawLook look, look_at_file(path, size, log > 0));
-  if (!look.wrong.empty()) return std::optional(fmt::format("{}: {}", path, look.wrong));
+  if (!look.wrong.empty()) return damaged(fmt::format("{}: {}", path, look.wrong));
   return examine(context, path, look.suspicious);
+}
+
+}  // namespace
+
+Result<std::optional<std::string>> find_damage(const Context& context, const std::string& path) {
+  DVDI_TRY(Findings found, look_for_damage(context, path));
+  return std::move(found.damage);
 }
 
 // The order matters: without its database a log is of no use to SQLite, which deletes it; a database without
@@ -363,8 +380,10 @@ std::vector<std::string> databases_set_aside(const std::string& path) {
   return found;
 }
 
-Result<std::unique_ptr<Ledger>> open_whole(const Context& context, const std::string& path) {
-  DVDI_TRY(auto why, find_damage(context, path));
+Result<std::unique_ptr<Ledger>> open_whole(const Context& context, const std::string& path,
+                                           OpenFor how_long) {
+  DVDI_TRY(const Findings found, look_for_damage(context, path));
+  auto why = found.damage;
   std::string aside;
   if (why) {
     DVDI_TRY(aside, set_aside(path, context.clock().wall()));
@@ -376,7 +395,7 @@ Result<std::unique_ptr<Ledger>> open_whole(const Context& context, const std::st
     const UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (!fd) return os_error("open " + path, errno);
   }
-  DVDI_TRY(auto ledger, Ledger::open(context, path));
+  DVDI_TRY(auto ledger, Ledger::open(context, path, how_long));
   note_this_boot(path);
   if (!why) {
     // A start that was killed, or had no space, after it had set the database aside.

@@ -23,6 +23,7 @@ std::vector<std::string> databases_set_aside(const std::string& path);
 
 // Opens or creates the database as Ledger::open does, but sets a damaged one aside first; the new one then
 // says so (rebuilt_books() in store/rebuilt.h, and an event). Only while nobody else has it open.
-Result<std::unique_ptr<Ledger>> open_whole(const Context& context, const std::string& path);
+Result<std::unique_ptr<Ledger>> open_whole(const Context& context, const std::string& path,
+                                           OpenFor how_long = OpenFor::long_work);
 
 }  // namespace dvdi

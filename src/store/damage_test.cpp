@@ -191,7 +191,7 @@ TEST_F(Damage, ACutLogIsFoundWhereverItIsCut) {
   const std::string whole = bytes_of(path + "-wal");
   const std::string index = bytes_of(path + "-shm");
   const std::string database = bytes_of(path);
-  ASSERT_GT(whole.size(), 20'000U);
+  ASSERT_GT(whole.size(), 2U * 64 * 4120) << "less than is read at once";
   for (std::size_t left = 0; left < whole.size(); left += 4120) {
     write_bytes(path, database);
     write_bytes(path + "-wal", whole.substr(0, left));

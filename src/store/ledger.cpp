@@ -66,6 +66,7 @@ Result<std::string> read_node_id(Connection& connection) {
 }
 
 constexpr unsigned most_long_reads = 2;
+constexpr unsigned short_log_pages = 128;  // some four times `dvdi run`; SQLite's default is 1000
 
 Status read_on(Connection& connection, std::string_view what, const std::function<Status(Reader&)>& work) {
   return guarded(what, [&]() -> Status {
@@ -81,13 +82,20 @@ Status read_on(Connection& connection, std::string_view what, const std::functio
 Ledger::Ledger(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Ledger::~Ledger() = default;
 
-Result<std::unique_ptr<Ledger>> Ledger::open(const Context& context, const std::string& path) {
+Result<std::unique_ptr<Ledger>> Ledger::open(const Context& context, const std::string& path,
+                                             OpenFor how_long) {
   DVDI_CHECK(context.check(fmt::format("open {}", path)));
   auto state = std::make_unique<State>();
   state->path = path;
   DVDI_TRY(state->boot_id, dvdi::boot_id());
   DVDI_TRY(auto writer, Connection::open(path, false));
   writer->wait_for_locks(context);
+  if (how_long == OpenFor::a_moment) {
+    DVDI_CHECK(guarded(fmt::format("open {}", path), [&]() -> Status {
+      writer->database().exec(fmt::format("PRAGMA wal_autocheckpoint={}", short_log_pages));
+      return {};
+    }));
+  }
   DVDI_CHECK(migrate(*writer));
   DVDI_TRY(state->node_id, read_node_id(*writer));
   state->commits = std::make_unique<GroupCommit>(std::move(writer));

@@ -147,11 +147,17 @@ struct WriteTimes {
 // Of the buckets of WriteTimes: 100 us to 60 s.
 const std::vector<Duration>& write_time_bounds();
 
+// Whoever is the first to open the database reads the whole log. `a_moment`: what is opened often keeps its
+// log short, by copying it into the database more often; what works for long shares the cost of that among
+// more transactions.
+enum class OpenFor { a_moment, long_work };
+
 // Thread-safe.
 class Ledger {
  public:
   // Opens or creates the database and brings its tables up to date.
-  static Result<std::unique_ptr<Ledger>> open(const Context& context, const std::string& path);
+  static Result<std::unique_ptr<Ledger>> open(const Context& context, const std::string& path,
+                                              OpenFor how_long = OpenFor::long_work);
   ~Ledger();
   // Is the database at `path` whole? Changes nothing. corrupted, saying what is wrong, if not.
   static Status check(const std::string& path);

@@ -256,6 +256,22 @@ TEST_F(StoreTest, TwoProcessesWriteOneChain) {
   }));
 }
 
+TEST_F(StoreTest, WhatIsOpenedForAMomentKeepsItsLogShort) {
+  const auto log_after_writes = [&](OpenFor how_long) {
+    const std::string path = folder_ + (how_long == OpenFor::a_moment ? "/moment.db" : "/long.db");
+    auto ledger = Ledger::open(context(), path, how_long);
+    EXPECT_TRUE(ledger);
+    for (int i = 0; i < 200; ++i) {
+      EXPECT_TRUE((*ledger)->write(context(), "test",
+                                   [](Transaction& tx) { return tx.record(Event{.type = "dvdi.test"}); }));
+    }
+    return (*ledger)->size().log_bytes;
+  };
+  constexpr std::uint64_t enough = 150U * 4120;  // 128 pages, and those of a transaction
+  EXPECT_LT(log_after_writes(OpenFor::a_moment), enough);
+  EXPECT_GT(log_after_writes(OpenFor::long_work), 2 * enough);
+}
+
 TEST_F(StoreTest, AYoungerSchemaIsRefusedAndNoDatabaseIsAnError) {
   ledger_.reset();
   {

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdint>
@@ -23,6 +24,7 @@ constexpr std::size_t log_header = 32;
 constexpr std::size_t frame_header = 24;
 constexpr std::size_t index_header = 48;
 constexpr std::uint32_t index_version = 3007000;
+constexpr std::uint32_t frames_at_once = 64;
 constexpr std::uint32_t magic_little = 0x377f0682;
 constexpr std::uint32_t magic_big = 0x377f0683;
 
@@ -123,17 +125,21 @@ Result<std::optional<std::string>> find_log_damage(const std::string& log, const
       std::memcmp(header.data() + 16, known->salt.data(), known->salt.size()) != 0) {
     return damaged("has a damaged header");
   }
-  std::vector<unsigned char> frame(frame_header + known->page_size);
+  const std::size_t frame_size = frame_header + known->page_size;
+  std::vector<unsigned char> read(frame_size * std::min(known->frames, frames_at_once));
+  std::size_t got = 0;
   for (std::uint32_t i = 0; i < known->frames; ++i) {
-    DVDI_TRY(const std::size_t got,
-             read_at(fd.get(), frame, log_header + std::size_t{i} * frame.size(), log));
-    if (got < frame.size()) {
+    const std::size_t at = i % frames_at_once * frame_size;
+    if (at == 0) {
+      DVDI_TRY(got, read_at(fd.get(), read, log_header + std::size_t{i} * frame_size, log));
+    }
+    if (got < at + frame_size) {
       return damaged(fmt::format("is cut short: it held {} pages, now {}", known->frames, i));
     }
-    const Bytes bytes(frame);
+    const Bytes bytes = Bytes(read).subspan(at, frame_size);
     sum = sum_of(sum, bytes.subspan(0, 8));
     sum = sum_of(sum, bytes.subspan(frame_header));
-    if (std::memcmp(frame.data() + 8, known->salt.data(), known->salt.size()) != 0 ||
+    if (std::memcmp(bytes.data() + 8, known->salt.data(), known->salt.size()) != 0 ||
         sum != Sum{big(bytes, 16), big(bytes, 20)}) {
       return damaged(fmt::format("is damaged in page {} of {}", i + 1, known->frames));
     }
