@@ -235,6 +235,25 @@ TEST_F(ChainConcurrency, NoChildIsPreparedAndNothingIsIsolatedWhileTheContainerI
   EXPECT_THAT(log.lines(), ElementsAre("cleanup one"));
 }
 
+// Before the books know it.
+TEST_F(ChainConcurrency, AParentIsNotCleanedUpWhileAChildIsPrepared) {
+  const auto one = chain({"one", blocking()});
+  const ContainerKey child{.owner = "run", .id = "c.child"};
+  std::jthread runs([&] { EXPECT_TRUE(one->prepare(context, child, request, folder.text(), true)); });
+  inside.wait();
+  const auto refused = one->cleanup(context, key);
+  const auto neighbour = one->cleanup(context, {.owner = "run", .id = "c.ch"});
+  const auto stranger = one->cleanup(context, {.owner = "other", .id = "c"});
+  go_on.count_down();
+  runs.join();
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Code::failed_precondition);
+  EXPECT_THAT(refused.error().message, HasSubstr("'c.child'"));
+  EXPECT_TRUE(neighbour);
+  EXPECT_TRUE(stranger);
+  EXPECT_THAT(log.lines(), ElementsAre("prepare one", "cleanup one", "cleanup one"));
+}
+
 TEST_F(ChainConcurrency, DifferentContainersAreWorkedOnAtTheSameTime) {
   std::latch both{2};
   const auto one = chain({"one", {.prepare = [&](const Context&, Preparation&) -> Status {
