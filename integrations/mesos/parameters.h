@@ -19,13 +19,13 @@ struct Rules {
 
 struct Parameters {
   std::string socket;  // "": libdvdi's own default
-  std::int64_t prepare_timeout_ms = 180 * 1000;
-  std::int64_t isolate_timeout_ms = 30 * 1000;
-  std::int64_t cleanup_timeout_ms = 660 * 1000;  // an unmount alone may take 600 s
-  std::int64_t recover_timeout_ms = 60 * 1000;
-  std::int64_t recover_wait_ms = 60 * 1000;  // for a daemon that is away
-  std::int64_t cleanup_wait_ms = 0;          // 0: as long as it takes
-  std::size_t threads = 16;                  // of each pool
+  std::int64_t prepare_timeout_ms = std::int64_t{180} * 1000;
+  std::int64_t isolate_timeout_ms = std::int64_t{30} * 1000;
+  std::int64_t cleanup_timeout_ms = std::int64_t{660} * 1000;  // an unmount alone may take 600 s
+  std::int64_t recover_timeout_ms = std::int64_t{60} * 1000;
+  std::int64_t recover_wait_ms = std::int64_t{60} * 1000;  // for a daemon that is away
+  std::int64_t cleanup_wait_ms = 0;                        // 0: as long as it takes
+  std::size_t threads = 16;                                // of each pool
   // What mesos-module-dvdi left: read once. "": not read.
   bool first_isolator_state_given = false;
   std::string first_isolator_state = "/var/run/mesos/isolators/mesos-module-dvdi/dvdimounts.pb";

@@ -247,9 +247,12 @@ def test_killed_at_thirty_random_moments(dvdi):
     lines, killed = 3, 0
     at = collections.Counter()
     for number in range(30):
+        begin = time.monotonic()
         process = dvdi.start(*words, stdin=subprocess.DEVNULL)
         was_killed = killed_within(process, dice.uniform(0, usual * 1.1))
         killed += was_killed
+        if not was_killed:  # the machine may have been busy with other things before
+            usual = min(usual, time.monotonic() - begin)
         assert was_killed or process.returncode == 0, (number, process.returncode)
         dvdi.run("ps", code=0)
         dvdi.check_released()
