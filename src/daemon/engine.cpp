@@ -79,7 +79,7 @@ Engine::~Engine() = default;
 
 // Shared by daemonless commands while they work, and a daemon's alone for its life: it waits for the commands
 // that are at work. A command that is alone has it exclusively at first: only so can a damaged database be
-// told and set aside. True if it is exclusive.
+// told and set aside; one that had it open before has looked. True if it is exclusive.
 Result<bool> Engine::take_engine_lock(const Context& context) {
   const std::string path = config_.state_dir + "/engine.lock";
   const BootTime begin = context.clock().boot();

@@ -24,8 +24,8 @@ namespace dvdi {
 // Thread-safe.
 class Engine final : public Api {
  public:
-  // Who hosts it: one of several commands that work side by side (`again`: one that had it open before, and
-  // so has looked at the database), or a daemon that has the state directory to itself.
+  // Who hosts it: one of several commands that work side by side (`command_again`: one that had it open
+  // before, and so has looked at the database), or a daemon that has the state directory to itself.
   enum class Mode { command, command_again, daemon };
   // Opens the state directory, which is made if it is not there. `helpers` outlives the engine. A daemon
   // waits, while the context lasts, until no command works on it; a command does not wait for a daemon:

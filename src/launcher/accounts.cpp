@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <functional>
-#include <limits>
 #include <optional>
 
 #include "base/text.h"
@@ -52,11 +51,6 @@ Result<std::string> read_file(int rootfs, const std::string& path) {
   }
   text.resize(filled);
   return text;
-}
-
-std::optional<std::uint32_t> parse_id(std::string_view text) {
-  const auto value = parse_number<std::uint32_t>(text);
-  return value == std::numeric_limits<std::uint32_t>::max() ? std::nullopt : value;
 }
 
 // A line NAME:PASSWORD:UID:GID:GECOS:HOME:SHELL.

@@ -14,12 +14,6 @@ namespace {
 
 constexpr std::size_t max_name = 255;
 
-// A user's or group's number. (uid_t)-1 means "leave it as it is" to the kernel: never a number of somebody.
-std::optional<std::uint32_t> number(std::string_view text) {
-  const auto value = parse_number<std::uint32_t>(text);
-  return value == std::numeric_limits<std::uint32_t>::max() ? std::nullopt : value;
-}
-
 Error bad_user(std::string_view text, std::string_view why, std::string_view hint = {}) {
   return {.code = Code::invalid_argument,
           .message = fmt::format("user '{}': {}", printable(text), why),
@@ -48,6 +42,11 @@ Result<Identity> unchanged(const Accounts& accounts) {
 
 }  // namespace
 
+std::optional<std::uint32_t> parse_id(std::string_view text) {
+  const auto value = parse_number<std::uint32_t>(text);
+  return value == std::numeric_limits<std::uint32_t>::max() ? std::nullopt : value;
+}
+
 Result<Identity> resolve_identity(const Accounts& accounts, std::string_view text) {
   if (text.empty()) return unchanged(accounts);
   const std::size_t colon = text.find(':');
@@ -60,7 +59,7 @@ Result<Identity> resolve_identity(const Accounts& accounts, std::string_view tex
   Identity identity{.change = true, .groups = {}, .name = std::string(user)};
   auto account = accounts.user(user);
   if (!account && account.error().code != Code::not_found) return account.error();
-  const auto uid = number(user);
+  const auto uid = parse_id(user);
   if (!account && uid) {  // a name that is all digits comes before the number, as for chown(1)
     account = accounts.user(*uid);
     if (!account && account.error().code != Code::not_found) return account.error();
@@ -79,7 +78,7 @@ Result<Identity> resolve_identity(const Accounts& accounts, std::string_view tex
   if (has_group) {
     const auto found = accounts.group(group);
     if (!found && found.error().code != Code::not_found) return found.error();
-    const auto gid = number(group);
+    const auto gid = parse_id(group);
     if (!found && !gid) return bad_user(text, "there is no such group in the task's root file system");
     identity.gid = found ? *found : *gid;
     identity.groups = {identity.gid};

@@ -3,6 +3,8 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -66,6 +68,9 @@ class HostAccounts final : public Accounts {
   Result<gid_t> group(std::string_view name) const override;
   Result<std::vector<gid_t>> groups_of(const Account& account, gid_t primary) const override;
 };
+
+// A user's or group's number. (uid_t)-1 means "leave it as it is" to the kernel: never a number of somebody.
+std::optional<std::uint32_t> parse_id(std::string_view text);
 
 // `text`: USER[:GROUP], names or numbers; "" keeps the caller's identity. With a GROUP the task has that
 // group alone; without, the user's own and supplementary groups. A number without an account needs a GROUP:

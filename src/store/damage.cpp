@@ -306,10 +306,6 @@ Status record_rebuilt(const Context& context, Ledger& ledger, const std::string&
       });
 }
 
-}  // namespace
-
-namespace {
-
 Result<Findings> look_for_damage(const Context& context, const std::string& path) {
   const auto damaged = [](std::string how) { return Findings{.damage = std::move(how), .open = {}}; };
   DVDI_TRY(const std::int64_t size, size_of(path));
