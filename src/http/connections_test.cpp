@@ -1,6 +1,9 @@
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <latch>
 #include <optional>
@@ -219,10 +222,20 @@ TEST_F(HttpConnections, ACallThatWasCancelledEndsItsConnection) {
 TEST_F(HttpConnections, AForkedChildHasItsOwn) {
   auto& server = serve_echo();
   EXPECT_EQ(answer("a"), "POST|/p||a");
+  std::array<int, 2> until_seen{};  // the child stays until the other end is closed
+  ASSERT_EQ(::pipe2(until_seen.data(), O_CLOEXEC), 0);
   const pid_t child = ::fork();
   ASSERT_GE(child, 0);
-  if (child == 0) ::_exit(answer("child") == "POST|/p||child" ? 0 : 1);
+  if (child == 0) {
+    ::close(until_seen[1]);
+    const bool answered = answer("child") == "POST|/p||child";
+    char none = 0;
+    (void)!::read(until_seen[0], &none, 1);
+    ::_exit(answered ? 0 : 1);
+  }
+  ::close(until_seen[0]);
   wait_until([&] { return server.connections() == 2; });
+  ::close(until_seen[1]);
   int status = 0;
   ASSERT_EQ(::waitpid(child, &status, 0), child);
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
