@@ -27,7 +27,8 @@ class Scheduler {
   // again.
   virtual void wait(Condition& condition, const Context& context, const std::function<void()>& unlock,
                     const std::function<void()>& lock) = 0;
-  virtual void notify(Condition& condition) noexcept = 0;
+  enum class Waiters { one, all };
+  virtual void notify(Condition& condition, Waiters whom) noexcept = 0;
   virtual void run_parallel(std::vector<std::function<void()>> work) = 0;
   virtual void failpoint(const char* name, std::string_view detail) = 0;
 };

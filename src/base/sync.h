@@ -40,9 +40,18 @@ class Condition {
   Status wait(const Context& context, Lock& lock, const std::function<bool()>& ready, std::string_view what);
   void notify_all() {
     if (Scheduler* simulated = scheduler(); simulated != nullptr) [[unlikely]] {
-      simulated->notify(*this);
+      simulated->notify(*this, Scheduler::Waiters::all);
     } else {
       condition_.notify_all();
+    }
+  }
+  // Where one of those that wait can go on, whichever it is. One whose context has ended meanwhile goes on
+  // all the same, as wait() asks `ready` first: no notification is lost.
+  void notify_one() {
+    if (Scheduler* simulated = scheduler(); simulated != nullptr) [[unlikely]] {
+      simulated->notify(*this, Scheduler::Waiters::one);
+    } else {
+      condition_.notify_one();
     }
   }
 

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <set>
+#include <map>
 
 #include "base/sync.h"
 
@@ -41,11 +41,28 @@ Result<bool> set_lock(int fd, short type, off_t start, off_t length) {
 }  // namespace
 
 struct KeyedLocks::State {
+  // Keys that share a byte share the lock: one description never conflicts with itself.
+  struct Byte {
+    bool held = false;
+    unsigned waiting = 0;
+    Condition released;  // of its own: whoever waits for one key is not woken for another
+  };
+
+  // Sets a lock that nobody in this process holds; false: another process does. With `mutex` held.
+  Result<bool> take(off_t offset) {
+    auto set = set_lock(file.get(), F_WRLCK, offset, 1);
+    if (set && *set) bytes[offset].held = true;
+    return set;
+  }
+  // With `mutex` held.
+  void forget_if_unused(off_t offset) {
+    const auto found = bytes.find(offset);
+    if (found != bytes.end() && !found->second.held && found->second.waiting == 0) bytes.erase(found);
+  }
+
   UniqueFd file;
   Mutex mutex;
-  Condition released;
-  std::set<off_t>
-      held_offsets;  // keys that share a byte share the lock: one description never conflicts with itself
+  std::map<off_t, Byte> bytes;
 };
 
 KeyedLocks::KeyedLocks(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -67,17 +84,19 @@ KeyedLocks::Held::~Held() {
   const off_t offset = offset_of(key_);
   // Cannot fail on a range that is ours; if it did, the lock would end with the process.
   static_cast<void>(set_lock(state.file.get(), F_UNLCK, offset, 1));
-  state.held_offsets.erase(offset);
-  state.released.notify_all();
+  State::Byte& byte = state.bytes.at(offset);
+  byte.held = false;
+  byte.released.notify_one();
+  state.forget_if_unused(offset);
 }
 
 Result<std::optional<KeyedLocks::Held>> KeyedLocks::try_acquire(const std::string& key) {
   const Lock lock(state_->mutex);
   const off_t offset = offset_of(key);
-  if (state_->held_offsets.contains(offset)) return std::optional<Held>();
-  DVDI_TRY(const bool set, set_lock(state_->file.get(), F_WRLCK, offset, 1));
+  const auto found = state_->bytes.find(offset);
+  if (found != state_->bytes.end() && found->second.held) return std::optional<Held>();
+  DVDI_TRY(const bool set, state_->take(offset));
   if (!set) return std::optional<Held>();
-  state_->held_offsets.insert(offset);
   return std::optional<Held>(Held(this, key));
 }
 
@@ -88,18 +107,18 @@ Result<KeyedLocks::Held> KeyedLocks::acquire(const Context& context, const std::
   for (;;) {
     {
       Lock lock(state_->mutex);
-      DVDI_CHECK(
-          state_->released.wait(context, lock, [&] { return !state_->held_offsets.contains(offset); }, what));
+      State::Byte& byte = state_->bytes[offset];
+      ++byte.waiting;
+      auto free = byte.released.wait(context, lock, [&] { return !byte.held; }, what);
+      --byte.waiting;
+      auto set = free ? state_->take(offset) : Result<bool>(std::move(free).error());
+      if (set && *set) return Held(this, key);
+      // Nobody of this process holds it, who would wake the next.
+      if (free) byte.released.notify_one();
+      state_->forget_if_unused(offset);
+      if (!set) return fail(std::move(set).error());
     }
-    DVDI_TRY(auto held, try_acquire(key));
-    if (held) return std::move(*held);
-    DVDI_CHECK(context.check(what));
-    bool ours = false;
-    {
-      const Lock lock(state_->mutex);
-      ours = state_->held_offsets.contains(offset);
-    }
-    if (ours) continue;
+    // Another process holds it, and tells nobody when it lets go.
     DVDI_CHECK(pause(context, step, what));
     step = std::min<Duration>(step * 2, std::chrono::milliseconds(50));
   }

@@ -34,7 +34,7 @@ class Calls::Place {
     if (entered_) {
       const Lock lock(gate().mutex);
       --gate().running;
-      gate().changed.notify_all();
+      gate().changed.notify_one();
     }
     const Lock lock(calls_.mutex_);
     if (--gate().holders == 0 && !gate().found) calls_.gates_.erase(at_);

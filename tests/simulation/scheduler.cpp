@@ -231,10 +231,13 @@ void SimulatedScheduler::wait(Condition& condition, const Context& context,
   lock();
 }
 
-void SimulatedScheduler::notify(Condition& condition) noexcept {
+void SimulatedScheduler::notify(Condition& condition, Waiters whom) noexcept {
+  std::vector<Task*> waiting;
   for (const auto& one : tasks_) {
-    if (one->state == Task::State::for_condition && one->on == &condition) one->on = nullptr;
+    if (one->state == Task::State::for_condition && one->on == &condition) waiting.push_back(one.get());
   }
+  if (whom == Waiters::one && !waiting.empty()) waiting = {random_.one_of(waiting)};
+  for (Task* one : waiting) one->on = nullptr;
   if (alone_ > 0) return;
   step();
   give_way(true);

@@ -97,7 +97,7 @@ class SimulatedScheduler final : public Scheduler {
   void unlocked(Mutex& mutex) noexcept override;
   void wait(Condition& condition, const Context& context, const std::function<void()>& unlock,
             const std::function<void()>& lock) override;
-  void notify(Condition& condition) noexcept override;
+  void notify(Condition& condition, Waiters whom) noexcept override;
   void run_parallel(std::vector<std::function<void()>> work) override;
   void failpoint(const char* name, std::string_view detail) override;
 
