@@ -10,12 +10,12 @@
 #include <array>
 #include <cerrno>
 #include <cstdio>
-#include <limits>
 #include <memory>
 #include <vector>
 
 #include "base/text.h"
 #include "linux/mount_api.h"
+#include "linux/user_id.h"
 
 namespace dvdi::isolator {
 
@@ -23,12 +23,6 @@ namespace {
 
 constexpr std::size_t lookup_buffer_bytes = 256 << 10;  // a group's members are in it, too
 constexpr off_t max_passwd_bytes = 16 << 20;
-
-// uid_t(-1) means "leave it" to chown and is nobody's.
-std::optional<std::uint32_t> id_number(std::string_view text) {
-  const auto number = parse_number<std::uint32_t>(text);
-  return number == std::numeric_limits<std::uint32_t>::max() ? std::nullopt : number;
-}
 
 Error no_such(std::string_view what, std::string_view name, const std::string& rootfs) {
   return Error{
@@ -124,7 +118,7 @@ Result<std::string> find_in_helper(std::string_view request) {
   const std::string user(fields[0].substr(0, colon));
   Names names(rootfs);
 
-  const auto number = id_number(user);
+  const auto number = parse_id(user);
   DVDI_TRY(const auto found, names.user(user, number));
   if (!found && !number) return no_such("user", user, rootfs);
   // As the launcher sees it: there is no safe guess of a group.
@@ -136,7 +130,7 @@ Result<std::string> find_in_helper(std::string_view request) {
   Owner owner = found ? *found : Owner{.uid = *number, .gid = 0};
   if (colon != std::string_view::npos) {
     const std::string group(fields[0].substr(colon + 1));
-    if (const auto gid = id_number(group)) {
+    if (const auto gid = parse_id(group)) {
       owner.gid = *gid;
     } else {
       DVDI_TRY(const auto known, names.group(group));

@@ -14,6 +14,7 @@
 #include "base/text.h"
 #include "launcher/user.h"
 #include "linux/beneath.h"
+#include "linux/user_id.h"
 
 namespace dvdi::launcher {
 

@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <limits>
 #include <optional>
 
 #include "base/text.h"
+#include "linux/user_id.h"
 
 namespace dvdi::launcher {
 
@@ -41,11 +41,6 @@ Result<Identity> unchanged(const Accounts& accounts) {
 }
 
 }  // namespace
-
-std::optional<std::uint32_t> parse_id(std::string_view text) {
-  const auto value = parse_number<std::uint32_t>(text);
-  return value == std::numeric_limits<std::uint32_t>::max() ? std::nullopt : value;
-}
 
 Result<Identity> resolve_identity(const Accounts& accounts, std::string_view text) {
   if (text.empty()) return unchanged(accounts);

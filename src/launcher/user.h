@@ -69,9 +69,6 @@ class HostAccounts final : public Accounts {
   Result<std::vector<gid_t>> groups_of(const Account& account, gid_t primary) const override;
 };
 
-// A user's or group's number. (uid_t)-1 means "leave it as it is" to the kernel: never a number of somebody.
-std::optional<std::uint32_t> parse_id(std::string_view text);
-
 // `text`: USER[:GROUP], names or numbers; "" keeps the caller's identity. With a GROUP the task has that
 // group alone; without, the user's own and supplementary groups. A number without an account needs a GROUP:
 // there is no safe guess.

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "linux/user_id.h"
 
 namespace dvdi::driver::local {
 
@@ -46,12 +47,6 @@ std::optional<FileSystem> parse_file_system(std::string_view text) {
 std::optional<mode_t> parse_mode(std::string_view text) {
   const auto mode = parse_number<mode_t>(text, 8);
   return mode && *mode <= 07777 ? mode : std::nullopt;
-}
-
-// 4294967295 means "leave as it is" to chown.
-std::optional<uid_t> parse_owner(std::string_view text) {
-  const auto owner = parse_number<uid_t>(text);
-  return owner && *owner != static_cast<uid_t>(-1) ? owner : std::nullopt;
 }
 
 }  // namespace
@@ -106,9 +101,9 @@ Result<StatedOptions> parse_options(const Options& options) {
     } else if (name == "mode") {
       take(stated.mode, parse_mode(text), "an octal mode up to 7777");
     } else if (name == "uid") {
-      take(stated.uid, parse_owner(text), "the number of a user");
+      take(stated.uid, parse_id(text), "the number of a user");
     } else if (name == "gid") {
-      take(stated.gid, parse_owner(text), "the number of a group");
+      take(stated.gid, parse_id(text), "the number of a group");
     } else {
       problems.push_back(fmt::format("there is no option '{}'", printable(name)));
     }
