@@ -17,6 +17,7 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "daemon.h"
@@ -33,6 +34,18 @@ struct Outcome {
   std::string text;              // of a failure: for a person
   bool has_launch_info = false;  // of prepare
   LaunchInfo launch_info;
+
+  static Outcome failure(std::string text) {
+    Outcome outcome;
+    outcome.kind = Kind::failed;
+    outcome.text = std::move(text);
+    return outcome;
+  }
+  static Outcome discarded() {
+    Outcome outcome;
+    outcome.kind = Kind::discarded;
+    return outcome;
+  }
 };
 
 using Done = std::function<void(const Outcome&)>;
@@ -85,6 +98,7 @@ class VolumeIsolation {
   bool owner_is_known();
   bool knows(const std::string& key);
 
+  // volume_isolation_recover.cpp
   bool read_former(Recovery& recovery);
   Reply adopt_former(const std::vector<FormerMount>& former, const std::set<std::string>& live,
                      const Call& call);
@@ -93,6 +107,7 @@ class VolumeIsolation {
   void let_go_of_waiting();
   void settle_recovery(const std::set<std::string>& books);
   void recover_job(const std::shared_ptr<Recovery>& recovery);
+
   void prepare_job(const Preparing& preparing);
   void cleanup_later(const std::string& owner, const std::string& container_id, const Done& done);
   void cleanup_job(const std::shared_ptr<Cleanup>& cleanup);
