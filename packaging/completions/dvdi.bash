@@ -67,7 +67,7 @@ _dvdi() {
                 return
                 ;;
             --state-dir | --config | --socket | --format | --volume | -V | --user | -u | --rootfs | --directory | --id | --pid | \
-                --env | -e | --timeout | --since | --until | --by | --prices | --option | -o | --as | --role | --principal | --from)
+                --label | -l | --env | -e | --timeout | --since | --until | --by | --prices | --option | -o | --as | --role | --principal | --from)
                 ((i++))
                 ;;
             -*) ;;
@@ -88,7 +88,7 @@ _dvdi() {
         --user | -u | --as) mapfile -t COMPREPLY < <(compgen -u -- "$cur"); return ;;
         --state-dir | --rootfs | --directory) _dvdi_files -d; return ;;
         --config | --socket | --prices) _dvdi_files -f; return ;;
-        --volume | -V | --id | --env | -e | --timeout | --since | --until | --option | -o | --role | --principal | --from) return ;;
+        --volume | -V | --id | --label | -l | --env | -e | --timeout | --since | --until | --option | -o | --role | --principal | --from) return ;;
     esac
 
     case $command in
@@ -97,7 +97,7 @@ _dvdi() {
             ;;
         run)
             if [[ $cur == -* || -n $sub ]]; then
-                _dvdi_words "--volume --user --rootfs --directory --id --pid --env --inherit-env --timeout --verbose -- $global"
+                _dvdi_words "--volume --user --rootfs --directory --id --label --pid --env --inherit-env --timeout --verbose -- $global"
             else
                 _dvdi_files -f
             fi

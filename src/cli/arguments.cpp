@@ -25,6 +25,7 @@ struct Raw {
   std::string format = "table";
   RunCommand run;
   std::string pid, timeout;
+  std::vector<std::string> labels;
   std::vector<std::string> environment;
   VolumeListCommand volume_list;
   std::vector<std::string> inspect_volumes, remove_volumes, release_volumes, create_options;
@@ -212,6 +213,8 @@ void define_run(CLI::App& app, Raw& raw) {
                   "Sandbox: the task's working directory (default: one is made and removed again)")
       ->type_name("DIR");
   run->add_option("--id", raw.run.id, "Id of the container (default: a UUID)")->type_name("ID");
+  repeated(run, "--label,-l", "KEY=VALUE", raw.labels,
+           "A label of the container, for events and `dvdi usage --by label:KEY`; may be repeated");
   run->add_option("--pid", raw.pid, "`host`: no pid namespace of its own")->check(CLI::IsMember({"host"}));
   repeated(run, "--env,-e", "KEY=VALUE", raw.environment,
            "KEY=VALUE in the task's environment; may be repeated");
@@ -393,6 +396,7 @@ Command command_of(const CLI::App& app, Raw& raw, std::vector<std::string> after
       raw.run.timeout = *timeout;
     }
     raw.run.host_pid = raw.pid == "host";
+    raw.run.labels = key_values(raw.labels, "--label");
     raw.run.environment = key_values(raw.environment, "--env");
     raw.run.command = std::move(after_dashes);
     return std::move(raw.run);

@@ -29,6 +29,7 @@ struct RunCommand {
   std::vector<std::string> volumes;
   std::optional<std::string> user, rootfs, directory, id;
   bool host_pid = false;
+  KeyValues labels;
   KeyValues environment;
   bool inherit_environment = false;
   Duration timeout = std::chrono::minutes(10);  // of everything before the task

@@ -47,12 +47,13 @@ Answer refused(const std::vector<std::string>& words) {
 
 TEST(RunArguments, TakesEverything) {
   const auto run = command<RunCommand>(
-      {"run",       "app.json", "--volume", "local/a:data", "--volume=local/b:/mnt/b:ro,size=1G",
-       "--user",    "u:g",      "--rootfs", "/r",           "--directory",
-       "/d",        "--id",     "c1",       "--pid",        "host",
-       "--env",     "A=b=c",    "-e",       "E=",           "--inherit-env",
-       "--timeout", "90s",      "-v",       "--",           "sh",
-       "-c",        "exit 3",   "--",       "--volume"});
+      {"run",     "app.json", "--volume", "local/a:data", "--volume=local/b:/mnt/b:ro,size=1G",
+       "--user",  "u:g",      "--rootfs", "/r",           "--directory",
+       "/d",      "--id",     "c1",       "--pid",        "host",
+       "--env",   "A=b=c",    "-e",       "E=",           "--inherit-env",
+       "--label", "team=a=b", "-l",       "empty=",       "--timeout",
+       "90s",     "-v",       "--",       "sh",           "-c",
+       "exit 3",  "--",       "--volume"});
   EXPECT_EQ(run.file, "app.json");
   EXPECT_THAT(run.volumes, ElementsAre("local/a:data", "local/b:/mnt/b:ro,size=1G"));
   EXPECT_EQ(run.user, "u:g");
@@ -61,6 +62,7 @@ TEST(RunArguments, TakesEverything) {
   EXPECT_EQ(run.id, "c1");
   EXPECT_TRUE(run.host_pid);
   EXPECT_THAT(run.environment, ElementsAre(Pair("A", "b=c"), Pair("E", "")));
+  EXPECT_THAT(run.labels, ElementsAre(Pair("team", "a=b"), Pair("empty", "")));
   EXPECT_TRUE(run.inherit_environment);
   EXPECT_EQ(run.timeout, std::chrono::seconds(90));
   EXPECT_TRUE(run.verbose);
@@ -94,6 +96,7 @@ TEST(RunArguments, MistakesEndWith125) {
                                              {"run", "a", "b"},
                                              {"run", "--env", "X", "--", "y"},
                                              {"run", "--env", "=1", "--", "y"},
+                                             {"run", "--label", "X", "--", "y"},
                                              {"run", "--pid", "other"},
                                              {"run", "--timeout", "soon"},
                                              {"run", "--timeout", "0s"},

@@ -21,6 +21,7 @@ inline constexpr std::string_view run =
   dvdi run volumes.json -- sh -c 'ls data'           # the JSON of mesos-execute --volumes
   dvdi run --volume local/a:data --volume local/b:/mnt/b:ro -- sh -c 'cp /mnt/b/x data/'
   dvdi run --volume local/c:data,type=image,size=1G --user nobody -- df -h data
+  dvdi run --volume local/a:data --label team=web -- sh -c 'date >> data/log'
   DVDI_VOLUME_NAME=v DVDI_VOLUME_DRIVER=rc DVDI_VOLUME_CONTAINERPATH=/tmp/v dvdi run -- ls /tmp/v
 
 Volumes come from FILE, --volume and DVDI_VOLUME_* together. A relative PATH lies in the sandbox.

@@ -71,6 +71,7 @@ Result<v1::ContainerRequest> run_request(const RunCommand& command, const char* 
   input.rootfs = command.rootfs;
   input.directory = command.directory;
   input.container_id = command.id;
+  input.labels = command.labels;
   DVDI_TRY(v1::ContainerRequest request, spec::parse_request(input));
   if (request.command().value().empty() && request.command().arguments().empty()) {
     return Error{.code = Code::invalid_argument,

@@ -196,11 +196,7 @@ void read_labels(const json::object& app, v1::Attribution& attribution, Problems
     const std::string key(entry.key().data(), entry.key().size());
     const std::string place = member("labels", key);
     const auto value = text_of(entry.value(), place, problems);
-    if (!value || !check_option_value(*value, place, problems)) continue;
-    if (key.empty() || key.size() > max_option_key_bytes) {
-      problems.add(place, fmt::format("the key of a label has 1 to {} bytes", max_option_key_bytes));
-      continue;
-    }
+    if (!value || !check_label(key, *value, place, problems)) continue;
     v1::Label& label = *attribution.mutable_labels()->add_labels();
     label.set_key(key);
     label.set_value(*value);

@@ -215,11 +215,7 @@ void check_attribution(const v1::Attribution& who, Problems& problems) {
                                                           who.labels().labels_size(), max_labels));
   }
   for (const v1::Label& label : who.labels().labels()) {
-    const std::string place = member("attribution.labels", label.key());
-    if (label.key().empty() || label.key().size() > max_option_key_bytes) {
-      problems.add(place, fmt::format("the key of a label has 1 to {} bytes", max_option_key_bytes));
-    }
-    check_option_value(label.value(), place, problems);
+    check_label(label.key(), label.value(), member("attribution.labels", label.key()), problems);
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <map>
 
 #include "base/text.h"
 #include "spec/document.h"
@@ -104,6 +105,7 @@ std::size_t size_of(const Input& input) {
   for (const auto& [name, value] : input.environment) {
     if (is_volume_variable(name)) size += name.size() + value.size();
   }
+  for (const auto& [key, value] : input.labels) size += key.size() + value.size();
   return size;
 }
 
@@ -145,6 +147,33 @@ void read_user(const Input& input, v1::ContainerRequest& request, Problems& prob
     }
   }
   if (command.has_user()) request.mutable_attribution()->set_user(command.user());
+}
+
+void read_labels(const Input& input, v1::ContainerRequest& request, Problems& problems) {
+  if (input.labels.empty()) return;
+  v1::Labels& labels = *request.mutable_attribution()->mutable_labels();
+  std::map<std::string, std::string> known;
+  for (const v1::Label& one : labels.labels()) known.emplace(one.key(), one.value());
+  for (const auto& [key, value] : input.labels) {
+    const std::string place = fmt::format("--label {}", printable(key));
+    if (!is_utf8(key) || !is_utf8(value)) {
+      problems.add(place, "is not UTF-8");
+      continue;
+    }
+    if (!check_label(key, value, place, problems)) continue;
+    const auto [other, is_new] = known.emplace(key, value);
+    if (is_new) {
+      v1::Label& label = *labels.add_labels();
+      label.set_key(key);
+      label.set_value(value);
+    } else if (other->second != value) {
+      problems.add(place, fmt::format("is {} and {}: one of them", quoted(other->second), quoted(value)));
+    }
+  }
+  if (known.size() > max_labels) {
+    problems.add("--label",
+                 fmt::format("makes {} labels, a container may have {}", known.size(), max_labels));
+  }
 }
 
 void read_places(const Input& input, v1::ContainerRequest& request, Problems& problems) {
@@ -228,6 +257,7 @@ Result<v1::ContainerRequest> parse_request(const Input& input) {
   if (!too_many_volumes(volumes.size(), "the request", problems)) check_together(volumes, problems);
   read_command_line(input, command_in_file, *request.mutable_command(), problems);
   read_user(input, request, problems);
+  read_labels(input, request, problems);
   read_places(input, request, problems);
   if (!problems.empty()) return problems.error(title(input));
 

@@ -38,6 +38,7 @@ struct Input {
   std::optional<std::string> rootfs;
   std::optional<std::string> directory;
   std::optional<std::string> container_id;
+  std::vector<std::pair<std::string, std::string>> labels;  // of the container, next to an app's own
   // Somebody else launches: a request without a command is whole, too.
   bool needs_command = true;
 };

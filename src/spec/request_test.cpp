@@ -147,6 +147,35 @@ TEST(Request, UserFoldersAndContainerId) {
   EXPECT_THAT(problems_of(root), ElementsAre(StartsWith("--rootfs: is the host's root")));
 }
 
+TEST(Request, LabelsOfTheCommandLineComeToThoseOfAnApp) {
+  const auto request = parse_request({.file_text = R"({"id":"a","cmd":"true","labels":{"team":"web"}})",
+                                      .labels = {{"cost center", "7"}, {"team", "web"}, {"empty", ""}}});
+  ASSERT_TRUE(request) << request.error().text();
+  std::map<std::string, std::string> labels;
+  for (const auto& one : request->attribution().labels().labels()) labels[one.key()] = one.value();
+  EXPECT_EQ(request->attribution().labels().labels_size(), 3);
+  EXPECT_THAT(labels, testing::ElementsAre(testing::Pair("cost center", "7"), testing::Pair("empty", ""),
+                                           testing::Pair("team", "web")));
+}
+
+TEST(Request, LabelsOfTheCommandLineThatCannotBe) {
+  const auto refused = [](std::vector<std::pair<std::string, std::string>> labels) {
+    const auto request = parse_request(
+        {.file_text = R"({"id":"a","cmd":"true","labels":{"team":"web"}})", .labels = std::move(labels)});
+    return request ? std::string() : request.error().text();
+  };
+  EXPECT_THAT(refused({{"team", "db"}}), HasSubstr("--label team: is 'web' and 'db'"));
+  EXPECT_THAT(refused({{"a", "1"}, {"a", "2"}}), HasSubstr("--label a: is '1' and '2'"));
+  EXPECT_THAT(refused({{"", "1"}}), HasSubstr("1 to 255 bytes"));
+  EXPECT_THAT(refused({{"a", std::string("x\0y", 3)}}), HasSubstr("--label a"));
+  EXPECT_THAT(refused({{"a", "\xff"}}), HasSubstr("is not UTF-8"));
+  std::vector<std::pair<std::string, std::string>> many;
+  for (std::size_t i = 1; i <= max_labels; ++i) many.emplace_back(std::to_string(i), "");
+  EXPECT_THAT(refused(many), HasSubstr("makes 257 labels, a container may have 256"));
+  many.pop_back();
+  EXPECT_EQ(refused(many), "");
+}
+
 TEST(Request, TwoUsersThatDiffer) {
   Input input = of_file(R"({"id": "/a", "cmd": "x", "user": "a"})", {});
   input.user = "a";

@@ -126,6 +126,14 @@ bool check_option_value(std::string_view value, std::string_view place, Problems
   return !too_long(value, max_option_value_bytes, place, problems) && !has_nul(value, place, problems);
 }
 
+bool check_label(std::string_view key, std::string_view value, std::string_view place, Problems& problems) {
+  if (key.empty() || key.size() > max_option_key_bytes) {
+    problems.add(place, fmt::format("the key of a label has 1 to {} bytes", max_option_key_bytes));
+    return false;
+  }
+  return check_option_value(value, place, problems);
+}
+
 bool check_argument(std::string_view value, std::string_view place, Problems& problems) {
   return !too_long(value, max_argument_bytes, place, problems) && !has_nul(value, place, problems);
 }

@@ -27,6 +27,7 @@ bool check_argument(std::string_view value, std::string_view place, Problems& pr
 bool check_user(const Text& user, Problems& problems);                                    // USER[:GROUP]
 bool check_label_text(const Text& text,
                       Problems& problems);  // for people and audit: 1 to 255 bytes, no control
+bool check_label(std::string_view key, std::string_view value, std::string_view place, Problems& problems);
 bool check_container_id(const Text& id, Problems& problems);
 // `what` names the path in the message: "a host path".
 bool check_absolute_path(const Text& path, std::string_view what, Problems& problems);

@@ -46,6 +46,19 @@ def sums(rows):
 
 
 @pytest.mark.parametrize("daemon", (False, True))
+def test_a_task_of_the_command_line_is_charged_to_its_labels(dvdi, daemon):
+    if daemon:
+        dvdi.start_daemon()
+    path = app(dvdi, "a", "true", "web", {"team": "b"}, ("v", {}))
+    dvdi.run("run", path, "--label", "tier=x", code=0)
+    dvdi.run("run", "--volume", "local/v:data", "--label", "team=a b", "-l", "tier=x", "--", "true", code=0)
+    rows = {(row["group"]["label:team"], row["group"]["label:tier"]) for row in dvdi.json("usage", "--by", "label:team,label:tier")["rows"]}
+    assert rows == {("b", "x"), ("a b", "x"), ("", "")}
+    refused = dvdi.run("run", path, "--label", "team=c", code=125).stderr
+    assert "--label team: is 'b' and 'c'" in refused
+
+
+@pytest.mark.parametrize("daemon", (False, True))
 def test_every_grouping_has_the_same_total_to_the_last_digit(dvdi, daemon):
     if daemon:
         dvdi.start_daemon()
