@@ -204,19 +204,19 @@ void Engine::settle(const Context& context) {
 
 std::vector<std::string> Engine::tidy(const Context& context) {
   std::vector<std::string> said = staged_->settle(context);
-  // After a rebuild a task may run that the books do not know: what is nobody's by them may be its sandbox.
-  bool books_are_whole = false;
-  static_cast<void>(
-      ledger_->read(context, "look whether the books are rebuilt", [&](Reader& reader) -> Status {
-        DVDI_TRY(const auto books, rebuilt_books(reader));
-        books_are_whole = !books || books->when.boot_id != ledger_->boot_id();
-        return {};
-      }));
-  std::set<std::string> known;
-  if (const auto views = containers(context, false); views && books_are_whole) {
-    for (const ContainerView& view : *views) known.insert(view.id);
-    remove_stray_sandboxes(context, helpers_, config_.state_dir, known);
-  }
+  remove_stray_sandboxes(context, helpers_, config_.state_dir, [&]() -> Result<std::set<std::string>> {
+    std::set<std::string> ids;
+    DVDI_CHECK(ledger_->read(context, "look whose the sandboxes are", [&](Reader& reader) -> Status {
+      // After a rebuild a task may run that the books do not know: what is nobody's by them may be its
+      // sandbox.
+      DVDI_TRY(const auto books, rebuilt_books(reader));
+      if (books && books->when.boot_id == ledger_->boot_id())
+        return Error{.code = Code::failed_precondition, .message = "the books are rebuilt ones"};
+      DVDI_TRY(ids, reader.live_ids());
+      return {};
+    }));
+    return ids;
+  });
   return said;
 }
 
@@ -290,9 +290,13 @@ Result<std::vector<volume::Adopted>> Engine::adopt(const Context& context, const
 }
 
 Result<std::vector<isolator::Owed>> Engine::cleanup(const Context& context, const ContainerKey& key) {
-  const auto row = books_->find(context, key);
+  // Whose the sandbox of that name is, the books say, as long as they know the container.
+  std::optional<ContainerRow> row;
+  if (has_sandbox(config_.state_dir, key.id)) {
+    if (auto found = books_->find(context, key)) row = *std::move(found);
+  }
   DVDI_TRY(auto owed, chain_->cleanup(context, key));
-  if (row) remove_own_sandbox(context.detached(std::chrono::minutes(5)), *row);
+  remove_own_sandbox(context.detached(std::chrono::minutes(5)), row);
   return owed;
 }
 

@@ -14,6 +14,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "base/fake_clock_test.h"
 #include "base/json.h"
 #include "daemon/open.h"
 #include "linux/mount_table.h"
@@ -245,6 +246,22 @@ TEST_F(EngineTest, AContainerWhoseProcessesAreGoneIsCleanedUpByTheNextEngine) {
   EXPECT_THAT(engine_->notices(), testing::Contains(HasSubstr("dead")));
   EXPECT_TRUE(MountTable::read()->beneath(state_dir_ + "/local").empty());
   EXPECT_FALSE(std::filesystem::exists(state_dir_ + "/sandboxes/dead"));
+}
+
+TEST_F(EngineTest, SandboxesOfNobodyGoAfterAnHour) {
+  ASSERT_TRUE(engine_->prepare(context_, {.owner = "run"}, request("c1", {"a"})));
+  const std::string stray = state_dir_ + "/sandboxes/stray";
+  ASSERT_TRUE(std::filesystem::create_directories(stray + "/data"));
+  FakeClock clock;
+  clock.wall_now = system_clock().wall() + std::chrono::minutes(59);
+  EXPECT_THAT(engine_->tidy(Context(clock)), IsEmpty());
+  EXPECT_TRUE(std::filesystem::exists(stray)) << "its container may be on its way into the ledger";
+  clock.wall_now += std::chrono::minutes(2);
+  EXPECT_THAT(engine_->tidy(Context(clock)), IsEmpty());
+  EXPECT_FALSE(std::filesystem::exists(stray));
+  EXPECT_TRUE(std::filesystem::exists(state_dir_ + "/sandboxes/c1"));
+  EXPECT_TRUE(engine_->cleanup(context_, {.owner = "run", .id = "c1"}));
+  EXPECT_FALSE(std::filesystem::exists(state_dir_ + "/sandboxes/c1"));
 }
 
 TEST_F(EngineTest, AContainerThatIsAliveIsLeftAlone) {

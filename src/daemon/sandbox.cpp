@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <vector>
 
 #include "isolator/ownership.h"
 #include "linux/fd.h"
@@ -47,6 +48,11 @@ Result<std::string> make_sandbox(const Context& context, HelperPool& helpers, co
   return path;
 }
 
+bool has_sandbox(const std::string& state_dir, const std::string& id) {
+  struct stat status{};
+  return ::lstat(fmt::format("{}/{}", folder_of(state_dir), id).c_str(), &status) == 0 || errno != ENOENT;
+}
+
 Status remove_sandbox(const Context& context, HelperPool& helpers, const std::string& state_dir,
                       const std::string& id) {
   std::string request = folder_of(state_dir);
@@ -58,17 +64,22 @@ Status remove_sandbox(const Context& context, HelperPool& helpers, const std::st
 }
 
 void remove_stray_sandboxes(const Context& context, HelperPool& helpers, const std::string& state_dir,
-                            const std::set<std::string>& ids) {
+                            const std::function<Result<std::set<std::string>>()>& live) {
+  std::vector<std::string> old;
   std::error_code error;
   for (std::filesystem::directory_iterator entry(folder_of(state_dir), error), end; !error && entry != end;
        entry.increment(error)) {
-    const std::string id = entry->path().filename().string();
     struct stat status{};
-    if (ids.contains(id) || ::lstat(entry->path().c_str(), &status) != 0) continue;
+    if (::lstat(entry->path().c_str(), &status) != 0) continue;
     const auto age = context.clock().wall() - WallTime(std::chrono::seconds(status.st_ctim.tv_sec));
-    if (age < std::chrono::hours(1)) continue;
+    if (age >= std::chrono::hours(1)) old.push_back(entry->path().filename().string());
+  }
+  if (old.empty()) return;
+  const auto ids = live();
+  if (!ids) return;
+  for (const std::string& id : old) {
     // One that cannot be deleted now is tried again by the next command.
-    static_cast<void>(remove_sandbox(context, helpers, state_dir, id));
+    if (!ids->contains(id)) static_cast<void>(remove_sandbox(context, helpers, state_dir, id));
   }
 }
 

@@ -5,7 +5,11 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <deque>
+#include <ranges>
 #include <set>
+#include <thread>
 
 #include "base/text.h"
 #include "event/usage_groups.h"
@@ -32,6 +36,7 @@ constexpr std::array<std::pair<const char*, What>, 11> key_names = {{{"volume", 
 constexpr std::size_t max_label_bytes = 1024;
 // Of prices that were looked up: beyond it they are looked up again.
 constexpr std::size_t most_known_prices = 100'000;
+constexpr std::uint64_t most_threads = 4;  // of a report: each has groups of its own until its end
 
 Error wrong_keys(std::string message) {
   std::string known;
@@ -123,21 +128,32 @@ class Report {
     }
   }
 
-  Status read(Reader& reader, const Moment& now, const UsageProgress& progress) {
-    DVDI_TRY(const std::uint64_t all, reader.usage_intervals());
-    const auto look = [&](std::uint64_t read) {
-      if (progress) progress(read, std::max(read, all));
-      return !context_.cancelled();
-    };
+  // `look` as of Reader::usage.
+  Status read(Reader& reader, ReadPart part, const Moment& now,
+              const std::function<bool(std::uint64_t)>& look) {
     DVDI_CHECK(reader.usage(
         now, since_, until_, columns_of(keys_, priced_by_),
         [&](const UsageRecord& record) {
           add(record);
           return good();
         },
-        look));
+        look, part));
     DVDI_CHECK(context_.check("add up the usage"));
     if (problem_) return *problem_;
+    return {};
+  }
+
+  // Adds what another one of the same query has read.
+  Status add(Report& other) {
+    for (std::size_t group = 0; group < other.sums_.size(); ++group) {
+      const std::uint32_t* key = other.sums_.key(group);
+      for (std::size_t i = 0; i < keys_.size(); ++i) {
+        key_[i] = is_time(keys_[i]) ? key[i] : texts_[i].of(other.texts_[i].text(key[i]));
+      }
+      if (!add_up(sums_.of(key_.data()), other.sums_.sum(group))) return too_expensive();
+      if (sums_.size() > query_.most_groups) return too_many_groups();
+      if (++pieces_ % look_after == 0) DVDI_CHECK(context_.check("add up the usage"));
+    }
     return {};
   }
 
@@ -224,15 +240,17 @@ class Report {
       if (keys_[i].what == What::day) key_[i] = time_number<std::chrono::days>(time);
     }
     UsageSum& sum = sums_.of(key_.data());
-    if (sums_.size() > query_.most_groups) {
-      problem_ = Error{.code = Code::resource_exhausted,
-                       .message = fmt::format("usage by {} has more than {} groups",
-                                              fmt::join(query_.by, ","), query_.most_groups),
-                       .hint =
-                           "group coarser (day instead of hour, role instead of container), or ask for less "
-                           "time: --since, --until"};
-    }
+    if (sums_.size() > query_.most_groups) problem_ = too_many_groups();
     return sum;
+  }
+
+  Error too_many_groups() const {
+    return Error{.code = Code::resource_exhausted,
+                 .message = fmt::format("usage by {} has more than {} groups", fmt::join(query_.by, ","),
+                                        query_.most_groups),
+                 .hint =
+                     "group coarser (day instead of hour, role instead of container), or ask for less "
+                     "time: --since, --until"};
   }
 
   // A sum of money only grows; that a total is too large is found out when it is made.
@@ -381,12 +399,33 @@ Result<std::vector<UsageKey>> usage_keys(const std::vector<std::string>& by) {
 
 Result<UsageReport> usage_report(const Context& context, Ledger& ledger, const UsageQuery& query,
                                  const UsageProgress& progress) {
-  DVDI_TRY(auto keys, usage_keys(query.by));
-  Report report(context, query, std::move(keys));
+  DVDI_TRY(const auto keys, usage_keys(query.by));
+  constexpr std::string_view what = "add up the usage";
+  std::uint64_t all = 0;
+  DVDI_CHECK(ledger.read(context, what, [&](Reader& reader) -> Status {
+    DVDI_TRY(all, reader.usage_intervals());
+    return {};
+  }));
+  const std::uint64_t threads =
+      std::min<std::uint64_t>({all / std::max<std::uint64_t>(1, query.intervals_a_thread) + 1,
+                               std::thread::hardware_concurrency() / 2 + 1, most_threads});
   const Moment now = ledger.now(context.clock());
-  DVDI_CHECK(ledger.read_long(context, "add up the usage",
-                              [&](Reader& reader) { return report.read(reader, now, progress); }));
-  return report.result();
+  std::deque<Report> reports;  // stay where they are
+  while (reports.size() < threads) reports.emplace_back(context, query, keys);
+  std::atomic<std::uint64_t> read = 0;
+  std::atomic<bool> failed = false;
+  DVDI_CHECK(
+      ledger.read_long(context, what, static_cast<unsigned>(threads), [&](Reader& reader, ReadPart part) {
+        auto done = reports[part.number].read(reader, part, now, [&, part](std::uint64_t more) {
+          const std::uint64_t sum = read += more;
+          if (progress && part.number == 0) progress(sum, std::max(sum, all));
+          return !failed && !context.cancelled();
+        });
+        if (!done) failed = true;  // the others need not go on
+        return done;
+      }));
+  for (Report& other : reports | std::views::drop(1)) DVDI_CHECK(reports.front().add(other));
+  return reports.front().result();
 }
 
 }  // namespace dvdi

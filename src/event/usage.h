@@ -77,6 +77,8 @@ struct UsageQuery {
   std::optional<WallTime> since = {}, until = {};  // until: now, if absent
   std::optional<PriceList> prices = {};
   std::size_t most_groups = max_usage_groups;  // resource_exhausted beyond
+  // For each so many one thread reads, at most four and at most one more than half of the processors.
+  std::uint64_t intervals_a_thread = 500'000;
 };
 
 // How many intervals were read, of how many; 0 of 0 where that is not known.

@@ -339,6 +339,20 @@ RC_GTEST_PROP(UsageProperty, SumsAreTheSameWhicheverWayOneGroups, ()) {
   }
 }
 
+RC_GTEST_PROP(UsageProperty, SeveralThreadsReadTheSameAsOne, ()) {
+  History history;
+  for (const std::vector<std::string>& by :
+       {std::vector<std::string>{"volume"}, {"role", "day"}, {"label:team", "container"}}) {
+    const auto one = history.books.report({.by = by, .prices = prices()});
+    const auto several = history.books.report({.by = by, .prices = prices(), .intervals_a_thread = 1});
+    RC_ASSERT(groups(several) == groups(one));
+    for (std::size_t i = 0; i < one.rows.size(); ++i) {
+      RC_ASSERT(numbers(several.rows[i].sum) == numbers(one.rows[i].sum));
+    }
+    RC_ASSERT(numbers(several.total) == numbers(one.total));
+  }
+}
+
 RC_GTEST_PROP(UsageProperty, ReportsThatFollowOneAnotherAddUpToTheWhole, ()) {
   History history;
   std::vector<WallTime> cuts = *rc::gen::container<std::vector<WallTime>>(

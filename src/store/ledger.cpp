@@ -77,6 +77,47 @@ Status read_on(Connection& connection, std::string_view what, const std::functio
   });
 }
 
+// What is different after each transaction: the time that it noted (note_boot).
+constexpr const char* stamp_sql =
+    "SELECT coalesce(group_concat(boot_id || ' ' || last_boot || ' ' || last_event), '') FROM boots";
+
+// One state of the database for the reads of several connections in a scope.
+class SameState {
+ public:
+  // If no state lasted long enough for all of them to begin with it, only the first of them is left.
+  explicit SameState(std::vector<std::unique_ptr<Connection>>& connections) {
+    for (unsigned attempt = 0; attempt < most_attempts; ++attempt) {
+      if (begin(connections)) return;
+      scopes_.clear();
+    }
+    connections.resize(1);
+    begin(connections);
+  }
+
+ private:
+  static constexpr unsigned most_attempts = 10;
+
+  bool begin(std::vector<std::unique_ptr<Connection>>& connections) {
+    std::string first;
+    for (const auto& connection : connections) {
+      scopes_.push_back(std::make_unique<ReadScope>(*connection));
+      // The first read begins with the state of its moment.
+      SQLite::Statement& statement = connection->statement(stamp_sql);
+      statement.executeStep();
+      const std::string stamp = statement.getColumn(0).getString();
+      statement.reset();
+      if (scopes_.size() == 1) {
+        first = stamp;
+      } else if (stamp != first) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  std::vector<std::unique_ptr<ReadScope>> scopes_;
+};
+
 }  // namespace
 
 Ledger::Ledger(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -204,6 +245,11 @@ Status Ledger::read(const Context& context, std::string_view what,
 
 Status Ledger::read_long(const Context& context, std::string_view what,
                          const std::function<Status(Reader&)>& work) {
+  return read_long(context, what, 1, [&](Reader& reader, ReadPart) { return work(reader); });
+}
+
+Status Ledger::read_long(const Context& context, std::string_view what, unsigned parts,
+                         const std::function<Status(Reader&, ReadPart)>& work) {
   {
     Lock lock(state_->reading_long);
     DVDI_CHECK(
@@ -221,11 +267,34 @@ Status Ledger::read_long(const Context& context, std::string_view what,
     }
   };
   const Place place{*state_};
-  // Opened for this one: what it has read is not kept in memory afterwards.
   auto done = [&]() -> Status {
-    DVDI_TRY(const auto connection, Connection::open(state_->path, true));
-    connection->wait_for_locks(context);
-    return read_on(*connection, what, work);
+    // Opened for this one: what they have read is not kept in memory afterwards.
+    std::vector<std::unique_ptr<Connection>> connections;
+    for (unsigned i = 0; i < parts; ++i) {
+      DVDI_TRY(auto connection, Connection::open(state_->path, true));
+      connection->wait_for_locks(context);
+      connections.push_back(std::move(connection));
+    }
+    return guarded(what, [&]() -> Status {
+      const SameState same(connections);
+      std::vector<Status> results(connections.size());
+      std::vector<std::function<void()>> pieces;
+      for (unsigned i = 0; i < connections.size(); ++i) {
+        pieces.emplace_back([&, i] {
+          const ReadPart part{.number = i, .of = static_cast<unsigned>(connections.size())};
+          results[i] = guarded(what, [&]() -> Status {
+            const EndStatements end(*connections[i]);
+            Reader reader(*connections[i]);
+            return work(reader, part);
+          });
+        });
+      }
+      run_parallel(std::move(pieces));
+      for (Status& result : results) {
+        if (!result) return std::move(result);
+      }
+      return {};
+    });
   }();
   if (!done && done.error().code == Code::corrupted) suspect(state_->path);
   return done;

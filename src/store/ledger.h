@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,11 @@ namespace dvdi {
 
 class Connection;
 
+// One of several parts of a read, from 0 on.
+struct ReadPart {
+  unsigned number = 0, of = 1;
+};
+
 // Reads of one consistent state.
 class Reader {
  public:
@@ -27,9 +33,11 @@ class Reader {
   Result<std::optional<ContainerRow>> container(const ContainerKey& key);
   Result<std::vector<ContainerRow>> containers();
   Result<std::vector<ContainerRow>> live_containers();  // that have not ended
-  // The ids of containers nested in it, at whatever depth, that have not ended.
+  Result<std::vector<ContainerRow>> live_containers_of(const std::string& owner);
+  Result<std::set<std::string>> live_ids();  // theirs, of whatever owner
   // Of those that live: those that are being cleaned up or are watched, and all of one owner.
   Result<std::vector<ContainerRow>> containers_to_look_after(const std::string& owner);
+  // The ids of containers nested in it, at whatever depth, that have not ended.
   Result<std::vector<std::string>> live_children(const ContainerKey& parent);
   // When one ended: in another boot than `boot_id`, else the one that ended first in this.
   Result<std::optional<Moment>> oldest_end(const std::string& boot_id);
@@ -40,6 +48,11 @@ class Reader {
   Result<std::vector<MountRow>> unreferenced_mounts();  // that no container refers to
   Result<std::vector<ReferenceRow>> references();
   Result<std::vector<ReferenceRow>> references_to(const VolumeKey& volume);
+  Result<std::optional<ReferenceRow>> reference(const ContainerKey& container, const VolumeKey& volume);
+  // One of another container to the volume that has it exclusively, or, where `exclusive` access is asked
+  // for, whatever one.
+  Result<std::optional<ReferenceRow>> reference_in_the_way(const ContainerKey& container,
+                                                           const VolumeKey& volume, bool exclusive);
   Result<bool> is_referenced(const VolumeKey& volume);
   Result<std::vector<ReferenceRow>> references_of(const ContainerKey& container);
   Result<std::optional<DebtRow>> debt(const VolumeKey& volume);
@@ -57,6 +70,8 @@ class Reader {
   Result<std::optional<DriverRow>> driver(const std::string& name);
   Result<std::vector<DriverRow>> drivers();
   Result<bool> has_volumes_of(const std::string& driver);  // known or mounted ones
+  // Is there a row of another boot than that, which forgetting it would change?
+  Result<bool> has_rows_of_other_boots(const std::string& boot_id);
   // A fact of the whole ledger; "" where it is not there.
   Result<std::string> meta(const std::string& name);
   // Oldest first; beyond the first no more than `most_bytes` of bodies.
@@ -81,11 +96,12 @@ class Reader {
   Result<std::uint64_t> highest_event();
   // Counts and sums of the whole ledger, in a few statements that read no big table.
   Result<LedgerFigures> figures(const Moment& now);
-  // Intervals that overlap [since, until) or begin in it, in no order. `visit` returns false to stop, and so
-  // does `look`, which is called now and then with how many were read, also of those that are not visited.
+  // Intervals that overlap [since, until) or begin in it, in no order; of all or of one of several parts,
+  // which have each interval once. `visit` returns false to stop, and so does `look`, which is called now and
+  // then with how many more were read, also of those that are not visited.
   Status usage(const Moment& now, WallTime since, WallTime until, const UsageColumns& columns,
                const std::function<bool(const UsageRecord&)>& visit,
-               const std::function<bool(std::uint64_t)>& look = {});
+               const std::function<bool(std::uint64_t)>& look = {}, ReadPart part = {});
   // How many closed ones there are, of any time, and perhaps some more: to show how far a report is.
   Result<std::uint64_t> usage_intervals();
   Result<bool> has_usage_before(WallTime time);  // closed intervals that ended before that
@@ -136,6 +152,8 @@ class Transaction : public Reader {
   Moment now_;
   const std::string* node_id_;
   std::optional<Caller> caller_;
+  // Of the last event that this transaction wrote: what the next one follows.
+  std::optional<std::pair<std::uint64_t, std::string>> last_event_;
 };
 
 // How the transactions of this process went. By the machine's clock: it is about locks and the disk.
@@ -170,6 +188,10 @@ class Ledger {
   // A read that takes long: on a connection of its own, so that no other read waits for it. Two of them at a
   // time; one more waits.
   Status read_long(const Context& context, std::string_view what, const std::function<Status(Reader&)>& work);
+  // The same in `parts` threads at the same time, each on a connection of its own: all read the same state.
+  // The first error. Where the state changes all the time it may be done in one part.
+  Status read_long(const Context& context, std::string_view what, unsigned parts,
+                   const std::function<Status(Reader&, ReadPart)>& work);
 
   // How often this process has written; wait_written returns when that is more than `seen`.
   std::uint64_t written() const;

@@ -1,11 +1,7 @@
-#include <fmt/format.h>
-
-#include <algorithm>
-#include <array>
-
 #include "store/codec.h"
 #include "store/database.h"
 #include "store/ledger.h"
+#include "store/query.h"
 
 namespace dvdi {
 
@@ -178,15 +174,6 @@ VolumeRow read_volume(SQLite::Statement& statement) {
   return row;
 }
 
-StoredEvent read_event(SQLite::Statement& statement) {
-  Columns columns(statement);
-  StoredEvent event;
-  event.sequence = static_cast<std::uint64_t>(columns.number());
-  event.body = columns.text();
-  event.hash = columns.text();
-  return event;
-}
-
 SinkRow read_sink(SQLite::Statement& statement) {
   Columns columns(statement);
   SinkRow row;
@@ -208,27 +195,6 @@ DriverRow read_driver(SQLite::Statement& statement) {
   return row;
 }
 
-template <class Row>
-Result<std::vector<Row>> all(std::string_view what, SQLite::Statement& statement,
-                             Row (*read)(SQLite::Statement&)) {
-  return guarded(what, [&] {
-    std::vector<Row> rows;
-    while (statement.executeStep()) rows.push_back(read(statement));
-    return rows;
-  });
-}
-
-template <class Row>
-Result<std::optional<Row>> one(std::string_view what, SQLite::Statement& statement,
-                               Row (*read)(SQLite::Statement&)) {
-  return guarded(what, [&] {
-    std::optional<Row> row;
-    if (statement.executeStep()) row = read(statement);
-    statement.reset();
-    return row;
-  });
-}
-
 // Every query of whole containers: what read_container() reads, in its order.
 #define DVDI_CONTAINER_COLUMNS                                                                            \
   "owner, id, state, digest, attribution, directory, directory_is_ours, engine_pid, engine_start, "       \
@@ -240,6 +206,21 @@ constexpr const char* containers_sql = "SELECT " DVDI_CONTAINER_COLUMNS
 constexpr const char* live_containers_sql = "SELECT " DVDI_CONTAINER_COLUMNS
                                             " FROM containers "
                                             "WHERE ended_wall IS NULL ORDER BY since_wall, owner, id";
+constexpr const char* live_containers_of_sql =
+    "SELECT " DVDI_CONTAINER_COLUMNS
+    " FROM containers INDEXED BY containers_live "
+    "WHERE ended_wall IS NULL AND owner = ? ORDER BY since_wall, owner, id";
+constexpr const char* live_ids_sql =
+    "SELECT id FROM containers INDEXED BY containers_live WHERE ended_wall IS NULL";
+constexpr const char* other_boots_sql =
+    "SELECT EXISTS (SELECT 1 FROM refs WHERE boot_id <> ?1) OR "
+    "EXISTS (SELECT 1 FROM mounts WHERE boot_id <> ?1) OR "
+    "EXISTS (SELECT 1 FROM debts WHERE boot_id <> ?1) OR "
+    "EXISTS (SELECT 1 FROM foreign_holders WHERE boot_id <> ?1) OR "
+    "EXISTS (SELECT 1 FROM containers INDEXED BY containers_live "
+    "WHERE ended_wall IS NULL AND boot_id <> ?1) OR "
+    "EXISTS (SELECT 1 FROM volumes WHERE boot_id <> ?1) OR "
+    "EXISTS (SELECT 1 FROM staged WHERE boot_id <> ?1)";
 constexpr const char* containers_to_look_after_sql =
     "SELECT " DVDI_CONTAINER_COLUMNS
     " FROM containers INDEXED BY containers_live "
@@ -277,6 +258,16 @@ constexpr const char* references_sql =
 constexpr const char* references_to_sql =
     "SELECT owner, container, driver, volume, exclusive, uses, boot_id, since_wall, since_boot FROM refs "
     "WHERE driver = ? AND volume = ?";
+// By the index of exclusive references, or at the second of all at the latest.
+constexpr const char* exclusive_reference_sql =
+    "SELECT owner, container, driver, volume, exclusive, uses, boot_id, since_wall, since_boot FROM refs "
+    "WHERE driver = ?3 AND volume = ?4 AND exclusive <> 0 AND NOT (owner = ?1 AND container = ?2) LIMIT 1";
+constexpr const char* other_reference_sql =
+    "SELECT owner, container, driver, volume, exclusive, uses, boot_id, since_wall, since_boot FROM refs "
+    "WHERE driver = ?3 AND volume = ?4 AND NOT (owner = ?1 AND container = ?2) LIMIT 1";
+constexpr const char* reference_sql =
+    "SELECT owner, container, driver, volume, exclusive, uses, boot_id, since_wall, since_boot FROM refs "
+    "WHERE owner = ?1 AND container = ?2 AND driver = ?3 AND volume = ?4";
 constexpr const char* is_referenced_sql = "SELECT 1 FROM refs WHERE driver = ? AND volume = ? LIMIT 1";
 constexpr const char* meta_sql = "SELECT value FROM meta WHERE name = ?";
 constexpr const char* references_of_sql =
@@ -321,28 +312,9 @@ constexpr const char* has_volumes_sql =
     "'mounting' LIMIT 1";
 constexpr const char* drivers_sql =
     "SELECT name, state, reason, boot_id, since_wall, since_boot FROM drivers ORDER BY name";
-constexpr const char* events_sql =
-    "SELECT sequence, body, hash FROM events WHERE sequence > ? ORDER BY sequence LIMIT ?";
-constexpr const char* events_of_type_sql =
-    "SELECT sequence, body, hash FROM events WHERE json_extract(body, '$.type') = ? ORDER BY sequence";
-constexpr const char* first_event_sql =
-    "SELECT sequence, total_bytes, length(CAST(body AS BLOB)) + length(hash) FROM events "
-    "ORDER BY sequence LIMIT 1";
-constexpr const char* last_event_sql =
-    "SELECT sequence, total_bytes FROM events ORDER BY sequence DESC LIMIT 1";
-constexpr const char* since_sql = "SELECT sequence FROM events WHERE wall >= ? ORDER BY sequence LIMIT 1";
-constexpr const char* total_sql =
-    "SELECT sequence, total_bytes FROM events WHERE sequence <= ? ORDER BY sequence DESC LIMIT 1";
-constexpr const char* head_sql = "SELECT sequence, hash FROM events ORDER BY sequence DESC LIMIT 1";
-// Of its own transaction, the events know it; what was removed from their end, the boots.
-constexpr const char* highest_sql =
-    "SELECT max(coalesce((SELECT sequence FROM events ORDER BY sequence DESC LIMIT 1), 0), "
-    "coalesce((SELECT max(last_event) FROM boots), 0))";
-constexpr const char* old_usage_sql =
-    "SELECT 1 FROM usage_closed WHERE id < ?2 + coalesce((SELECT min(id) FROM usage_closed), 0) AND "
-    "start_wall + duration < ?1 LIMIT 1";
 
 #undef DVDI_CONTAINER_COLUMNS
+#undef DVDI_MOUNT_COLUMNS
 
 }  // namespace
 
@@ -358,6 +330,32 @@ Result<std::vector<ContainerRow>> Reader::containers() {
 
 Result<std::vector<ContainerRow>> Reader::live_containers() {
   return all("read the containers", connection_->statement(live_containers_sql), read_container);
+}
+
+Result<std::vector<ContainerRow>> Reader::live_containers_of(const std::string& owner) {
+  auto& statement = connection_->statement(live_containers_of_sql);
+  Binder{statement}(owner);
+  return all("read an owner's containers that live", statement, read_container);
+}
+
+Result<std::set<std::string>> Reader::live_ids() {
+  return guarded("read the ids of the containers that live", [&] {
+    auto& statement = connection_->statement(live_ids_sql);
+    std::set<std::string> ids;
+    while (statement.executeStep()) ids.insert(statement.getColumn(0).getString());
+    return ids;
+  });
+}
+
+Result<bool> Reader::has_rows_of_other_boots(const std::string& boot_id) {
+  return guarded("look for rows of another boot", [&] {
+    auto& statement = connection_->statement(other_boots_sql);
+    Binder{statement}(boot_id);
+    statement.executeStep();
+    const bool found = statement.getColumn(0).getInt() != 0;
+    statement.reset();
+    return found;
+  });
 }
 
 Result<std::vector<ContainerRow>> Reader::containers_to_look_after(const std::string& owner) {
@@ -409,6 +407,20 @@ Result<std::vector<ReferenceRow>> Reader::references_to(const VolumeKey& volume)
   auto& statement = connection_->statement(references_to_sql);
   Binder{statement}(volume);
   return all("read a volume's references", statement, read_reference);
+}
+
+Result<std::optional<ReferenceRow>> Reader::reference(const ContainerKey& container,
+                                                      const VolumeKey& volume) {
+  auto& statement = connection_->statement(reference_sql);
+  Binder{statement}(container)(volume);
+  return one("read a reference", statement, read_reference);
+}
+
+Result<std::optional<ReferenceRow>> Reader::reference_in_the_way(const ContainerKey& container,
+                                                                 const VolumeKey& volume, bool exclusive) {
+  auto& statement = connection_->statement(exclusive ? other_reference_sql : exclusive_reference_sql);
+  Binder{statement}(container)(volume);
+  return one("look for exclusive users of a volume", statement, read_reference);
 }
 
 Result<bool> Reader::is_referenced(const VolumeKey& volume) {
@@ -512,123 +524,6 @@ Result<bool> Reader::has_volumes_of(const std::string& driver) {
 
 Result<std::vector<DriverRow>> Reader::drivers() {
   return all("read the drivers' states", connection_->statement(drivers_sql), read_driver);
-}
-
-Result<std::vector<StoredEvent>> Reader::events(std::uint64_t after, std::size_t limit,
-                                                std::size_t most_bytes) {
-  return guarded("read events", [&] {
-    auto& statement = connection_->statement(events_sql);
-    Binder{statement}(static_cast<std::int64_t>(after))(static_cast<std::int64_t>(limit));
-    std::vector<StoredEvent> events;
-    std::size_t bytes = 0;
-    while (statement.executeStep()) {
-      StoredEvent event = read_event(statement);
-      bytes += event.body.size();
-      if (bytes > most_bytes && !events.empty()) break;
-      events.push_back(std::move(event));
-    }
-    return events;
-  });
-}
-
-Result<std::vector<StoredEvent>> Reader::events_of_type(std::string_view type) {
-  auto& statement = connection_->statement(events_of_type_sql);
-  Binder{statement}(std::string(type));
-  return all<StoredEvent>("read events", statement, read_event);
-}
-
-Result<std::optional<Reader::EventSpan>> Reader::event_span() {
-  return guarded("look how many events there are", [&]() -> std::optional<EventSpan> {
-    auto& first = connection_->statement(first_event_sql);
-    if (!first.executeStep()) return std::nullopt;
-    Columns oldest(first);
-    EventSpan span;
-    span.first = static_cast<std::uint64_t>(oldest.number());
-    const std::int64_t before = oldest.number() - oldest.number();
-    first.reset();
-    auto& last = connection_->statement(last_event_sql);
-    last.executeStep();
-    Columns newest(last);
-    span.last = static_cast<std::uint64_t>(newest.number());
-    span.bytes = static_cast<std::uint64_t>(std::max<std::int64_t>(0, newest.number() - before));
-    last.reset();
-    return span;
-  });
-}
-
-Result<std::uint64_t> Reader::first_event_since(WallTime since) {
-  return guarded("look for old events", [&] {
-    auto& statement = connection_->statement(since_sql);
-    Binder{statement}(since);
-    const std::uint64_t found =
-        statement.executeStep() ? static_cast<std::uint64_t>(Columns(statement).number()) : 0;
-    statement.reset();
-    return found;
-  });
-}
-
-Result<std::uint64_t> Reader::last_event_beyond(std::uint64_t bytes) {
-  DVDI_TRY(const auto span, event_span());
-  if (!span || span->bytes <= bytes) return 0;
-  return guarded("look for the oldest events", [&] {
-    auto& statement = connection_->statement(total_sql);
-    const auto total_up_to = [&](std::uint64_t sequence) {
-      Binder{statement}(static_cast<std::int64_t>(sequence));
-      statement.executeStep();
-      Columns columns(statement);
-      static_cast<void>(columns.number());
-      const std::int64_t total = columns.number();
-      statement.reset();
-      return total;
-    };
-    // Totals rise with the numbers: halving finds the first event that may stay.
-    const std::int64_t goes = total_up_to(span->last) - static_cast<std::int64_t>(bytes);
-    std::uint64_t low = span->first;
-    std::uint64_t high = span->last;
-    while (low < high) {
-      const std::uint64_t middle = low + (high - low) / 2;
-      if (total_up_to(middle) >= goes) {
-        high = middle;
-      } else {
-        low = middle + 1;
-      }
-    }
-    return low;
-  });
-}
-
-Result<std::pair<std::uint64_t, std::string>> Reader::head() {
-  return guarded("read the newest event", [&] {
-    auto& statement = connection_->statement(head_sql);
-    std::pair<std::uint64_t, std::string> head{0, genesis_hash()};
-    if (statement.executeStep()) {
-      Columns columns(statement);
-      head.first = static_cast<std::uint64_t>(columns.number());
-      head.second = columns.text();
-    }
-    statement.reset();
-    return head;
-  });
-}
-
-Result<std::uint64_t> Reader::highest_event() {
-  return guarded("read the number of the newest event", [&] {
-    auto& statement = connection_->statement(highest_sql);
-    std::uint64_t highest = 0;
-    if (statement.executeStep()) highest = static_cast<std::uint64_t>(Columns(statement).number());
-    statement.reset();
-    return highest;
-  });
-}
-
-Result<bool> Reader::has_usage_before(WallTime time) {
-  return guarded("look for old usage", [&] {
-    auto& statement = connection_->statement(old_usage_sql);
-    Binder{statement}(time)(usage_window);
-    const bool found = statement.executeStep();
-    statement.reset();
-    return found;
-  });
 }
 
 }  // namespace dvdi

@@ -299,6 +299,10 @@ INSERT INTO usage_closed SELECT id, CASE kind WHEN 'mounted' THEN 1 WHEN 'provis
   FROM usage_intervals WHERE duration IS NOT NULL ORDER BY id;
 DROP TABLE usage_intervals;
 )sql",
+    R"sql(
+-- Whether a volume is held exclusively is asked for each use of it, and it may have many users.
+CREATE INDEX refs_exclusive ON refs (driver, volume) WHERE exclusive <> 0;
+)sql",
 };
 
 constexpr int application_id = 0x64766469;  // "dvdi"

@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include <array>
+#include <atomic>
 #include <filesystem>
 #include <stdexcept>
 #include <thread>
@@ -232,6 +234,170 @@ TEST_F(StoreTest, ALongReadKeepsNoOtherWaiting) {
                std::runtime_error);
   for (int i = 0; i < 3; ++i)
     EXPECT_TRUE(ledger_->read_long(context(), "test", [](Reader&) { return Status(); }));
+}
+
+TEST_F(StoreTest, ALongReadInPartsSeesOneStateInAll) {
+  std::jthread writer([&](const std::stop_token& stop) {
+    while (!stop.stop_requested()) {
+      EXPECT_TRUE(write([](Transaction& tx) { return tx.record(Event{.type = "dvdi.test"}); }));
+    }
+  });
+  constexpr unsigned parts = 16;
+  unsigned together = 0;
+  while (together < 100) {
+    std::array<std::uint64_t, parts> heads{};
+    std::atomic<unsigned> ran = 0;
+    ASSERT_TRUE(ledger_->read_long(context(), "test", parts, [&](Reader& reader, ReadPart part) -> Status {
+      EXPECT_LT(part.number, part.of);
+      DVDI_TRY(const auto head, reader.head());
+      heads.at(part.number) = head.first;
+      ++ran;
+      return {};
+    }));
+    if (ran == 1) continue;  // no state lasted long enough
+    ASSERT_EQ(ran, parts);
+    ASSERT_THAT(heads, testing::Each(heads[0]));
+    ++together;
+  }
+}
+
+TEST_F(StoreTest, ALongReadInPartsFailsWithOneOfThem) {
+  const auto done = ledger_->read_long(context(), "test", 3, [&](Reader&, ReadPart part) -> Status {
+    if (part.number == 1) return Error{.code = Code::conflict, .message = "no"};
+    return {};
+  });
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error().code, Code::conflict);
+}
+
+TEST_F(StoreTest, PartsOfTheUsageHaveEachIntervalOnce) {
+  using Kind = UsageInterval::Kind;
+  for (int i = 0; i < 11; ++i) {
+    const VolumeKey volume{"local", std::to_string(i)};
+    ASSERT_TRUE(
+        write([&](Transaction& tx) { return tx.open_usage({.kind = Kind::mounted, .volume = volume}); }));
+    if (i == 10) break;  // stays open
+    clock_.boot_now += std::chrono::seconds(1);
+    ASSERT_TRUE(write([&](Transaction& tx) { return tx.close_usage(Kind::mounted, volume); }));
+  }
+  ASSERT_TRUE(write([&](Transaction& tx) -> Status {  // the ids begin with 4
+    DVDI_TRY(const auto erased, tx.erase_usage(clock_.wall_now + std::chrono::hours(1), 3));
+    EXPECT_EQ(erased, 3U);
+    return {};
+  }));
+  for (const unsigned parts : {1U, 2U, 3U, 7U, 12U}) {
+    std::vector<std::string> seen;
+    for (unsigned number = 0; number < parts; ++number) {
+      ASSERT_TRUE(read([&](Reader& reader) {
+        return reader.usage(ledger_->now(clock_), WallTime::min(), WallTime::max(), {.volume = true},
+                            [&](const UsageRecord& record) {
+                              seen.emplace_back(record.volume);
+                              return true;
+                            },
+                            {}, {.number = number, .of = parts});
+      }));
+    }
+    EXPECT_THAT(seen, testing::UnorderedElementsAre("3", "4", "5", "6", "7", "8", "9", "10")) << parts;
+  }
+}
+
+TEST_F(StoreTest, WhoIsInTheWayOfAnExclusiveUser) {
+  const auto refer = [&](const std::string& id, bool exclusive) {
+    return write([&](Transaction& tx) -> Status {
+      const ContainerKey key{"run", id};
+      DVDI_CHECK(tx.put(ContainerRow{.key = key, .since = tx.now()}));
+      return tx.put(
+          ReferenceRow{.container = key, .volume = volume_, .exclusive = exclusive, .since = tx.now()});
+    });
+  };
+  const auto in_the_way = [&](const std::string& id, bool exclusive) {
+    std::optional<ReferenceRow> found;
+    EXPECT_TRUE(read([&](Reader& reader) -> Status {
+      DVDI_TRY(found, reader.reference_in_the_way({"run", id}, volume_, exclusive));
+      return {};
+    }));
+    return found ? found->container.id : "";
+  };
+  EXPECT_EQ(in_the_way("c1", true), "");
+  ASSERT_TRUE(refer("c1", false));
+  EXPECT_EQ(in_the_way("c1", true), "") << "itself";
+  EXPECT_EQ(in_the_way("c2", false), "");
+  EXPECT_EQ(in_the_way("c2", true), "c1");
+  ASSERT_TRUE(refer("c3", true));
+  EXPECT_EQ(in_the_way("c2", false), "c3");
+  EXPECT_EQ(in_the_way("c3", false), "");
+  EXPECT_EQ(in_the_way("c3", true), "c1");
+  ASSERT_TRUE(write([&](Transaction& tx) { return tx.erase_reference({"run", "c3"}, volume_); }));
+  EXPECT_EQ(in_the_way("c2", false), "");
+}
+
+TEST_F(StoreTest, RowsOfAnotherBootAreSeenInEveryTable) {
+  const auto others = [&] {
+    bool found = false;
+    EXPECT_TRUE(read([&](Reader& reader) -> Status {
+      DVDI_TRY(found, reader.has_rows_of_other_boots(ledger_->boot_id()));
+      return {};
+    }));
+    return found;
+  };
+  Moment old = ledger_->now(clock_);
+  old.boot_id = "another";
+  const auto seen = [&](const std::function<Status(Transaction&)>& put,
+                        const std::function<Status(Transaction&)>& erase) {
+    EXPECT_FALSE(others());
+    EXPECT_TRUE(write(put));
+    const bool found = others();
+    EXPECT_TRUE(write(erase));
+    return found;
+  };
+  EXPECT_TRUE(seen([&](Transaction& tx) { return tx.put(ContainerRow{.key = container_, .since = old}); },
+                   [&](Transaction& tx) { return tx.erase(container_); }));
+  EXPECT_TRUE(seen([&](Transaction& tx) { return tx.put(MountRow{.volume = volume_, .since = old}); },
+                   [&](Transaction& tx) { return tx.erase_mount(volume_); }));
+  EXPECT_TRUE(seen([&](Transaction& tx) { return tx.put(DebtRow{.volume = volume_, .since = old}); },
+                   [&](Transaction& tx) { return tx.erase_debt(volume_); }));
+  EXPECT_TRUE(seen([&](Transaction& tx) { return tx.put(ForeignRow{.volume = volume_, .since = old}); },
+                   [&](Transaction& tx) { return tx.erase_foreign(volume_); }));
+  EXPECT_TRUE(seen([&](Transaction& tx) { return tx.put(VolumeRow{.volume = volume_, .since = old}); },
+                   [&](Transaction& tx) { return tx.erase_volume(volume_); }));
+  EXPECT_TRUE(seen([&](Transaction& tx) { return tx.put(StagedRow{.container = container_, .since = old}); },
+                   [&](Transaction& tx) { return tx.erase_staged(container_, 0); }));
+  const auto refer = [&](Transaction& tx) -> Status {
+    DVDI_CHECK(tx.put(ContainerRow{.key = container_, .since = tx.now()}));
+    return tx.put(ReferenceRow{.container = container_, .volume = volume_, .since = old});
+  };
+  EXPECT_TRUE(seen(refer, [&](Transaction& tx) { return tx.erase_reference(container_, volume_); }));
+  // One that has ended is remembered, whatever its boot.
+  EXPECT_FALSE(seen(
+      [&](Transaction& tx) {
+        return tx.put(
+            ContainerRow{.key = container_, .state = ContainerState::ended, .since = old, .ended = old});
+      },
+      [&](Transaction& tx) { return tx.erase(container_); }));
+}
+
+TEST_F(StoreTest, ContainersThatLiveByOwner) {
+  const auto add = [&](const std::string& owner, const std::string& id, bool ended) {
+    ASSERT_TRUE(write([&](Transaction& tx) {
+      ContainerRow row{.key = {owner, id}, .since = tx.now()};
+      if (ended) {
+        row.state = ContainerState::ended;
+        row.ended = tx.now();
+      }
+      return tx.put(row);
+    }));
+  };
+  add("run", "c1", false);
+  add("run", "c2", true);
+  add("agent", "c3", false);
+  ASSERT_TRUE(read([&](Reader& reader) -> Status {
+    DVDI_TRY(const auto of_run, reader.live_containers_of("run"));
+    EXPECT_EQ(of_run.size(), 1U);
+    EXPECT_EQ(of_run.at(0).key.id, "c1");
+    DVDI_TRY(const auto ids, reader.live_ids());
+    EXPECT_THAT(ids, testing::ElementsAre("c1", "c3"));
+    return {};
+  }));
 }
 
 TEST_F(StoreTest, TwoProcessesWriteOneChain) {

@@ -119,16 +119,17 @@ constexpr const char* open_usage_sql =
     "INSERT INTO usage_open (kind, driver, volume, owner, container, framework, role, principal, user, "
     "size_bytes, boot_id, start_wall, start_boot, labels, volume_type) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
+// What an open interval and a closed one have alike.
+#define DVDI_USAGE_TEXTS \
+  "role, driver, volume, volume_type, framework, principal, user, labels, owner, container"
 // An interval that began in another boot ends with what was last seen of that boot.
 constexpr const char* close_usage_sql =
-    "INSERT INTO usage_closed (kind, size_bytes, start_wall, duration, role, driver, volume, volume_type, "
-    "framework, "
-    "principal, user, labels, owner, container) "
-    "SELECT ?1, size_bytes, start_wall, max(0, CASE WHEN boot_id = ?2 THEN ?3 ELSE coalesce((SELECT "
-    "last_boot FROM "
-    "boots WHERE boots.boot_id = usage_open.boot_id), start_boot) END - start_boot), role, driver, volume, "
-    "volume_type, framework, principal, user, labels, owner, container FROM usage_open "
-    "WHERE kind = ?4 AND driver = ?5 AND volume = ?6 AND owner = ?7 AND container = ?8";
+    "INSERT INTO usage_closed (kind, size_bytes, start_wall, duration, " DVDI_USAGE_TEXTS
+    ") SELECT ?1, size_bytes, start_wall, max(0, CASE WHEN boot_id = ?2 THEN ?3 ELSE coalesce((SELECT "
+    "last_boot FROM boots WHERE boots.boot_id = usage_open.boot_id), start_boot) END - "
+    "start_boot), " DVDI_USAGE_TEXTS
+    " FROM usage_open WHERE kind = ?4 AND driver = ?5 AND volume = ?6 AND owner = ?7 AND container = ?8";
+#undef DVDI_USAGE_TEXTS
 constexpr const char* closed_usage_sql =
     "DELETE FROM usage_open WHERE kind = ?1 AND driver = ?2 AND volume = ?3 AND owner = ?4 AND container = "
     "?5";
@@ -344,6 +345,7 @@ Status Transaction::put_meta(const std::string& name, const std::string& value) 
 }
 
 Status Transaction::erase_events(std::uint64_t up_to) {
+  last_event_.reset();
   return guarded("take old events away", [&] {
     auto& statement = connection_->statement(erase_events_sql);
     Binder{statement}(static_cast<std::int64_t>(up_to));
@@ -360,20 +362,26 @@ Result<std::uint64_t> Transaction::erase_usage(WallTime before, std::size_t most
 }
 
 Status Transaction::record(const Event& event) {
-  DVDI_TRY(const auto head, this->head());
-  // Never a number again: events that somebody removed from the end leave a gap that the next one shows.
-  DVDI_TRY(const std::uint64_t highest, highest_event());
-  const std::uint64_t sequence = highest + 1;
+  if (!last_event_) {
+    DVDI_TRY(auto head, this->head());
+    // Never a number again: events that somebody removed from the end leave a gap that the next one shows.
+    DVDI_TRY(const std::uint64_t highest, highest_event());
+    last_event_.emplace(highest, std::move(head.second));
+  }
+  auto& [sequence, hash] = *last_event_;
+  ++sequence;
   Event named = event;
   named.peer = caller_;
-  const std::string body = event_body(named, sequence, *node_id_, head.second, now_.wall);
-  return guarded("write an event", [&] {
+  const std::string body = event_body(named, sequence, *node_id_, hash, now_.wall);
+  auto written = guarded("write an event", [&] {
     auto& statement = connection_->statement(event_sql);
-    const std::string hash = sha256_hex(body);
+    hash = sha256_hex(body);
     Binder{statement}(static_cast<std::int64_t>(sequence))(body)(hash)(now_.wall)(
         static_cast<std::int64_t>(body.size() + hash.size()));
     statement.exec();
   });
+  if (!written) last_event_.reset();
+  return written;
 }
 
 Status Transaction::open_usage(const UsageInterval& interval) {

@@ -20,7 +20,8 @@ struct ContainerKey {
   auto operator<=>(const ContainerKey&) const = default;
   // No process is behind it: it is there until it is cleaned up, or the machine is restarted. It stands for
   // one volume, so it may be prepared again at any time, also with other driver options.
-  bool lives_until_unmount() const { return owner == "dvdcli"; }
+  bool lives_until_unmount() const { return owner == until_unmount; }
+  static constexpr const char* until_unmount = "dvdcli";  // the owner of those
   std::string text() const { return owner + "/" + id; }
 };
 

@@ -64,6 +64,10 @@ std::vector<Text> texts_of(const UsageColumns& columns) {
   return texts;
 }
 
+constexpr const char* old_usage_sql =
+    "SELECT 1 FROM usage_closed WHERE id < ?2 + coalesce((SELECT min(id) FROM usage_closed), 0) AND "
+    "start_wall + duration < ?1 LIMIT 1";
+
 // The columns of every row, in this order; the texts follow.
 enum Column { kind, size_bytes, start_wall, duration, first_text };
 
@@ -77,6 +81,18 @@ UsageInterval::Kind kind_of(int number) {
   return number == 1   ? UsageInterval::Kind::mounted
          : number == 2 ? UsageInterval::Kind::provisioned
                        : UsageInterval::Kind::referenced;
+}
+
+// The ids of the closed intervals of that part: there is hardly a gap in them.
+std::pair<std::int64_t, std::int64_t> ids_of(SQLite::Database& database, ReadPart part) {
+  SQLite::Statement span(database, "SELECT coalesce(min(id), 0), coalesce(max(id), -1) FROM usage_closed");
+  span.executeStep();
+  const std::int64_t first = span.getColumn(0).getInt64();
+  const std::int64_t all = span.getColumn(1).getInt64() - first + 1;
+  const auto border = [&](unsigned number) {
+    return first + all / part.of * number + all % part.of * number / part.of;
+  };
+  return {border(part.number), border(part.number + 1) - 1};
 }
 
 }  // namespace
@@ -104,9 +120,19 @@ Result<std::uint64_t> Reader::usage_intervals() {
   });
 }
 
+Result<bool> Reader::has_usage_before(WallTime time) {
+  return guarded("look for old usage", [&] {
+    auto& statement = connection_->statement(old_usage_sql);
+    Binder{statement}(time)(usage_window);
+    const bool found = statement.executeStep();
+    statement.reset();
+    return found;
+  });
+}
+
 Status Reader::usage(const Moment& now, WallTime since, WallTime until, const UsageColumns& columns,
                      const std::function<bool(const UsageRecord&)>& visit,
-                     const std::function<bool(std::uint64_t)>& look) {
+                     const std::function<bool(std::uint64_t)>& look, ReadPart part) {
   return guarded("read the usage", [&] {
     SQLite::Database& database = connection_->database();
     const std::vector<Text> texts = texts_of(columns);
@@ -116,7 +142,7 @@ Status Reader::usage(const Moment& now, WallTime since, WallTime until, const Us
     constexpr std::uint64_t look_after = std::uint64_t{1} << 16U;
     const auto visit_row = [&](sqlite3_stmt* row) {
       ++read;
-      if (read % look_after == 0 && look && !look(read)) {
+      if (read % look_after == 0 && look && !look(look_after)) {
         wanted = false;
         return;
       }
@@ -135,14 +161,18 @@ Status Reader::usage(const Moment& now, WallTime since, WallTime until, const Us
     };
 
     // How long ago an interval began that reaches into the report nobody knows: all of them are read.
-    const RawStatement closed =
-        prepare(database, select("kind, size_bytes, start_wall, duration", texts, " FROM usage_closed"));
+    const RawStatement closed = prepare(database, select("kind, size_bytes, start_wall, duration", texts,
+                                                         " FROM usage_closed WHERE id BETWEEN ?1 AND ?2"));
+    const auto [first, last] = ids_of(database, part);
+    sqlite3_bind_int64(closed.get(), 1, first);
+    sqlite3_bind_int64(closed.get(), 2, last);
     while (wanted && next(database, closed.get())) {
       record.open = false;
       record.duration = Duration(std::max<std::int64_t>(0, sqlite3_column_int64(closed.get(), duration)));
       visit_row(closed.get());
     }
 
+    if (part.number != 0) return;
     // What is open, or was left open by a power cut.
     const RawStatement open = prepare(
         database,

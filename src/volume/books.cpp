@@ -86,21 +86,20 @@ Status forget_ended_containers(Transaction& transaction) {
 
 Status refer(Transaction& transaction, const ContainerRow& container, const Request& request,
              const Policy& policy, const std::string& trace_id) {
-  DVDI_TRY(const auto others, transaction.references_to(request.volume));
-  for (const ReferenceRow& other : others) {
-    if (other.container == container.key || (!other.exclusive && !request.exclusive)) continue;
+  DVDI_TRY(const auto other,
+           transaction.reference_in_the_way(container.key, request.volume, request.exclusive));
+  if (other) {
     return Error{.code = Code::conflict,
-                 .message = other.exclusive
-                                ? fmt::format("container {} has it exclusively", other.container.text())
+                 .message = other->exclusive
+                                ? fmt::format("container {} has it exclusively", other->container.text())
                                 : fmt::format("exclusive access is asked for and container {} uses it",
-                                              other.container.text()),
+                                              other->container.text()),
                  .driver = request.volume.driver,
                  .volume = request.volume.name,
                  .operation = "use",
                  .hint = "wait for that container to end: `dvdi ps`"};
   }
-  const bool known =
-      std::ranges::any_of(others, [&](const auto& one) { return one.container == container.key; });
+  DVDI_TRY(const auto known, transaction.reference(container.key, request.volume));
   return known ? Status() : add_reference(transaction, container, request, policy, trace_id);
 }
 

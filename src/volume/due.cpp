@@ -113,11 +113,11 @@ Status Manager::end_interrupted_unmounts(const Context& context) {
   State& state = *state_;
   std::vector<ContainerRow> containers;
   DVDI_CHECK(state.read(context, "look for interrupted unmounts", [&](Reader& reader) -> Status {
-    DVDI_TRY(containers, reader.live_containers());
+    DVDI_TRY(containers, reader.live_containers_of(ContainerKey::until_unmount));
     return {};
   }));
   for (const ContainerRow& one : containers) {
-    if (!one.key.lives_until_unmount() || one.state != ContainerState::cleaning) continue;
+    if (one.state != ContainerState::cleaning) continue;
     DVDI_TRY(const auto lock, state.parts.volume_locks.try_acquire(container_lock_name(one.key)));
     if (!lock) continue;
     DVDI_CHECK(state.write(context, "end an interrupted unmount", [&](Transaction& transaction) -> Status {

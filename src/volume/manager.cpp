@@ -70,7 +70,8 @@ Status Manager::State::note_driver(const Context& context, const std::string& dr
 Status Manager::State::intend(Transaction& transaction, const Context& context, const Holder& holder,
                               const std::vector<Request>& requests, const MountTable& table,
                               const ProcessIdentity& engine, Intent& intent) {
-  intent = {.ours = std::vector<std::optional<MountRow>>(requests.size())};
+  intent = {.ours = std::vector<std::optional<MountRow>>(requests.size()),
+            .mounted = std::vector<std::optional<Mounted>>(requests.size())};
   DVDI_CHECK(forget_ended_containers(transaction));
   DVDI_TRY(auto existing, transaction.container(holder.key));
   // Its references went in the transaction that made it `cleaning`: nothing of it is left but the row.
@@ -139,7 +140,7 @@ Status Manager::State::intend(Transaction& transaction, const Context& context, 
     // Where a server is behind it, the table alone does not tell: whoever has the volume's lock asks.
     const bool whole = row->state == MountState::mounted &&
                        (!row->identity || (shows(table, *row) && !has_server(row->identity->fs_type)));
-    if (whole) intent.mounted.push_back({request.volume, row->mount_point, row->identity});
+    if (whole) intent.mounted[i] = Mounted{request.volume, row->mount_point, row->identity};
   }
   if (intent.ready() && !intent.known) {
     return change_container(transaction, container, ContainerState::prepared, context.trace_id());
@@ -173,13 +174,26 @@ Result<std::vector<Mounted>> Manager::acquire(const Context& context, const Hold
                            return state.intend(transaction, context, holder, requests, *table, engine,
                                                intent);
                          }));
-  if (intent.ready()) return std::move(intent.mounted);
-
-  std::atomic<bool> prepared = false;
+  // Those that can be used as they are stay: the container refers to them.
   std::vector<Result<Mounted>> results(requests.size());
-  std::vector<std::function<void()>> work;
-  work.reserve(requests.size());
+  std::vector<std::size_t> to_do;
   for (std::size_t i = 0; i < requests.size(); ++i) {
+    if (intent.mounted[i]) {
+      results[i] = *std::move(intent.mounted[i]);
+    } else {
+      to_do.push_back(i);
+    }
+  }
+  bool prepared = to_do.empty() || intent.known;
+  const auto prepare = [&](Transaction& transaction) -> Status {
+    DVDI_TRY(prepared, state.mark_prepared_if_all_mounted(transaction, holder.key, context.trace_id()));
+    return {};
+  };
+  // The container is prepared with the last of its mounts, in the same transaction.
+  std::atomic<std::size_t> left = to_do.size();
+  std::vector<std::function<void()>> work;
+  work.reserve(to_do.size());
+  for (const std::size_t i : to_do) {
     work.emplace_back([&, i] {
       const VolumeKey& volume = requests[i].volume;
       auto lock = state.parts.volume_locks.acquire(
@@ -189,13 +203,17 @@ Result<std::vector<Mounted>> Manager::acquire(const Context& context, const Hold
         results[i] = fail(about(volume, "mount", std::move(lock).error()));
         return;
       }
+      bool counted = false;
+      const auto count = [&] {
+        if (!counted) --left;
+        counted = true;
+      };
       Work one(state.parts, state.policy, state.calls, state.mounts, context, volume);
       auto result = one.bring_up(requests[i], intent.ours[i], [&](Transaction& transaction) -> Status {
-        DVDI_TRY(const bool all,
-                 state.mark_prepared_if_all_mounted(transaction, holder.key, context.trace_id()));
-        if (all) prepared = true;
-        return {};
+        count();
+        return left == 0 && !intent.known ? prepare(transaction) : Status();
       });
+      if (result) count();
       results[i] = result ? std::move(result) : fail(about(volume, "mount", std::move(result).error()));
     });
   }
@@ -210,9 +228,16 @@ Result<std::vector<Mounted>> Manager::acquire(const Context& context, const Hold
       errors.push_back(std::move(result).error());
     }
   }
+  if (errors.empty() && !prepared) {
+    // The last was mounted already when its turn came: nothing was recorded of it.
+    auto recorded =
+        state.write(context.detached(time_to_record),
+                    fmt::format("record that container {} is prepared", holder.key.text()), prepare);
+    if (!recorded) errors.push_back(std::move(recorded).error());
+  }
   // One that was there may have been lost while another was still on its way: then the container is not
   // prepared, and must not be told so.
-  if (errors.empty() && !intent.known && !prepared) {
+  if (errors.empty() && !prepared) {
     errors.push_back(Error{.code = Code::unavailable,
                            .message = "a volume was lost while another was mounted",
                            .hint = "repeat: it is mounted afresh"});
@@ -400,12 +425,11 @@ Result<std::vector<Owed>> Manager::State::release(const Context& context, const 
 Result<std::vector<ContainerKey>> Manager::dead_containers(const Context& context, const std::string& owner) {
   std::vector<ContainerRow> containers;
   DVDI_CHECK(state_->read(context, "read the containers", [&](Reader& reader) -> Status {
-    DVDI_TRY(containers, reader.live_containers());
+    DVDI_TRY(containers, reader.live_containers_of(owner));
     return {};
   }));
   std::vector<ContainerKey> dead;
   for (const ContainerRow& row : containers) {
-    if (row.key.owner != owner) continue;
     // Only proof counts: a process that cannot be looked at is alive.
     if (process_runs(row.engine).value_or(true)) continue;
     if (row.init && process_runs(*row.init).value_or(true)) continue;

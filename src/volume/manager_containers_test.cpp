@@ -130,6 +130,39 @@ TEST_F(ManagerContainers, ExclusiveAccessIsRefusedWithTheNameOfTheHolder) {
   expect_nothing_left();
 }
 
+TEST_F(ManagerContainers, WhatIsMountedAlreadyIsUsedWithTheIntentAndCalledForNoMore) {
+  ASSERT_TRUE(acquire("c1", {want("a"), want("b"), want("c")}));
+  auto before = transactions();
+  ASSERT_TRUE(acquire("c2", {want("a"), want("b"), want("c")}));
+  EXPECT_EQ(transactions(), before + 1);
+  before = transactions();
+  const auto mixed = acquire("c3", {want("a"), want("d"), want("b"), want("c")});
+  ASSERT_TRUE(mixed);
+  EXPECT_EQ(transactions(), before + 2) << "the intent, and the mount of d";
+  ASSERT_THAT(*mixed, SizeIs(4));
+  EXPECT_EQ((*mixed)[1].mount_point, fake->handed_out("d")) << "in the order of the request";
+  EXPECT_EQ((*mixed)[2].mount_point, fake->handed_out("b"));
+  EXPECT_EQ(container_row("c3")->state, ContainerState::prepared);
+  for (const char* id : {"c1", "c2", "c3"}) ASSERT_TRUE(release(id));
+  expect_nothing_left();
+}
+
+TEST_F(ManagerContainers, OneThatWaitedForTheMountOfAnotherIsPreparedWithIt) {
+  fake->hold(Operation::mount, "a");
+  std::jthread first([&] { EXPECT_TRUE(acquire("c1", {want("a")})); });
+  fake->wait_until_held();
+  std::jthread second([&] { EXPECT_TRUE(acquire("c2", {want("a")})); });
+  while (references_to("a").size() < 2) std::this_thread::yield();
+  fake->let_go();
+  first.join();
+  second.join();
+  EXPECT_EQ(container_row("c2")->state, ContainerState::prepared);
+  EXPECT_EQ(fake->calls(Operation::mount), 1U);
+  ASSERT_TRUE(release("c1"));
+  ASSERT_TRUE(release("c2"));
+  expect_nothing_left();
+}
+
 // Scenario 24.
 TEST_F(ManagerContainers, OfTwoThatWantItExclusivelyAtTheSameTimeExactlyOneGetsIt) {
   for (int round = 0; round < 20; ++round) {

@@ -92,6 +92,30 @@ class ManagerServed : public ManagerLost {
   }
 };
 
+TEST_F(ManagerLost, OneThatIsLostWhileAnotherIsMountedFailsThePrepare) {
+  ASSERT_TRUE(acquire("c1", {want("a")}));
+  fake->hold(Operation::mount, "b");
+  std::jthread prepare([&] {
+    const auto mounted = acquire("c2", {want("a"), want("b")});
+    ASSERT_FALSE(mounted);
+    EXPECT_EQ(mounted.error().code, Code::unavailable);
+    EXPECT_THAT(mounted.error().message, HasSubstr("lost while another was mounted"));
+  });
+  fake->wait_until_held();
+  unmount_by_hand("a");
+  EXPECT_TRUE(note_vanished({"a"}));
+  fake->let_go();
+  prepare.join();
+  EXPECT_FALSE(container_row("c2"));
+  EXPECT_FALSE(row("b")) << "given back";
+  ASSERT_TRUE(acquire("c2", {want("a"), want("b")})) << "mounted afresh";
+  EXPECT_TRUE(mounted_in_kernel("a"));
+  ASSERT_TRUE(release("c1"));
+  ASSERT_TRUE(release("c2"));
+  expect_consistent();
+  EXPECT_EQ(rows_in("mounts"), 0);
+}
+
 TEST_F(ManagerLost, AMountThatVanishesIsLostOnce) {
   ASSERT_TRUE(acquire("c1", {want("a"), want("b")}));
   EXPECT_TRUE(note_vanished({}));

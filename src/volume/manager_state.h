@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <functional>
 #include <optional>
 #include <string>
@@ -66,10 +67,13 @@ struct Manager::State {
 
   // What the intent of a container found and wrote.
   struct Intent {
-    std::vector<std::optional<MountRow>> ours;  // of each volume: the row that it wrote as `mounting`
-    std::vector<Mounted> mounted;               // those that can be used as they are
-    bool known = false;                         // the container was prepared before
-    bool ready() const { return mounted.size() == ours.size(); }  // nothing else is to do
+    // Of each volume: the row that it wrote as `mounting`, or what can be used as it is, or neither.
+    std::vector<std::optional<MountRow>> ours;
+    std::vector<std::optional<Mounted>> mounted;
+    bool known = false;   // the container was prepared before
+    bool ready() const {  // nothing else is to do
+      return std::ranges::all_of(mounted, [](const auto& one) { return one.has_value(); });
+    }
   };
   Status intend(Transaction& transaction, const Context& context, const Holder& holder,
                 const std::vector<Request>& requests, const MountTable& table, const ProcessIdentity& engine,

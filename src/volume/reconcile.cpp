@@ -69,20 +69,7 @@ Status Manager::forget_other_boots(const Context& context) {
   bool anything = false;
   const std::string& now = state_->parts.ledger.boot_id();
   DVDI_CHECK(state_->read(context, "look for rows of another boot", [&](Reader& reader) -> Status {
-    const auto is_old = [&](const auto& row) { return row.since.boot_id != now; };
-    DVDI_TRY(const auto references, reader.references());
-    DVDI_TRY(const auto mounts, reader.mounts());
-    DVDI_TRY(const auto debts, reader.debts());
-    DVDI_TRY(const auto foreigns, reader.foreigns());
-    DVDI_TRY(const auto containers, reader.containers());
-    DVDI_TRY(const auto volumes, reader.volumes());
-    DVDI_TRY(const auto staged, reader.staged());
-    anything =
-        std::ranges::any_of(references, is_old) || std::ranges::any_of(mounts, is_old) ||
-        std::ranges::any_of(debts, is_old) || std::ranges::any_of(foreigns, is_old) ||
-        std::ranges::any_of(
-            containers, [&](const auto& row) { return is_old(row) && row.state != ContainerState::ended; }) ||
-        std::ranges::any_of(volumes, is_old) || std::ranges::any_of(staged, is_old);
+    DVDI_TRY(anything, reader.has_rows_of_other_boots(now));
     return {};
   }));
   if (!anything) return {};

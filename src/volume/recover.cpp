@@ -119,12 +119,11 @@ Status Recovery::read() {
   for (const std::string_view id : named)
     keep_ancestors(std::string(id), fmt::format("container {} in it is alive", id));
   return state_.read(context_, "read the containers", [&](Reader& reader) -> Status {
-    DVDI_TRY(auto containers, reader.containers());
+    DVDI_TRY(auto containers, reader.live_containers_of(request_.owner));
     DVDI_TRY(const auto staged, reader.staged());
     std::set<ContainerKey> with_staged;
     for (const StagedRow& row : staged) with_staged.insert(row.container);
     for (ContainerRow& row : containers) {
-      if (row.key.owner != request_.owner || row.state == ContainerState::ended) continue;
       if (!named.contains(row.key.id)) {
         Candidate one{.row = row, .alive = {}, .references = {}, .staged = with_staged.contains(row.key)};
         DVDI_TRY(one.references, reader.references_of(row.key));

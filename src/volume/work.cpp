@@ -42,11 +42,7 @@ Result<Mounted> Work::bring_up(const Request& request, const std::optional<Mount
       DVDI_TRY(const auto table, mounts_.now());
       if (!found->identity || shows(*table, *found)) {
         DVDI_TRY(const ServerLook server, look(*found));
-        if (server.state == ServerState::answers) {
-          DVDI_CHECK(
-              parts_.ledger.write(context_.detached(time_to_record), "record the use of a mount", with));
-          return mounted(*found);
-        }
+        if (server.state == ServerState::answers) return mounted(*found);
         DVDI_CHECK(lose(*found, why_lost(server)));
         return replace(*found, request, with, "take the lost mount away before mounting afresh");
       }

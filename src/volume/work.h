@@ -28,7 +28,8 @@ class Work {
         volume_(std::move(volume)) {}
 
   // Mounted, whatever was the state before. `ours` is the row that the caller's own transaction wrote as
-  // `mounting`, if it wrote one. Runs `with` in the transaction that makes the volume usable.
+  // `mounting`, if it wrote one. Runs `with` in the transaction that makes the volume usable; where it is
+  // usable already, there is none.
   Result<Mounted> bring_up(const Request& request, const std::optional<MountRow>& ours,
                            const std::function<Status(Transaction&)>& with);
 
