@@ -259,7 +259,8 @@ class TestExitCodes:
         assert not [name for name, one in plugin.volumes().items() if one["mounted"]]
 
     def test_signals_reach_the_task(self, dvdi):
-        run = dvdi.start("run", *self.VOLUME, *shell("trap 'echo got >> data/f; exit 7' USR1; echo ready; read x"))
+        # Not `read`: a signal that comes before it blocks would not wake it.
+        run = dvdi.start("run", *self.VOLUME, *shell("trap 'echo got >> data/f; exit 7' USR1; echo ready; sleep 1000 & wait"))
         assert run.stdout.readline() == "ready\n"
         run.send_signal(signal.SIGUSR1)
         assert run.wait(30) == 7
