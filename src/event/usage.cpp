@@ -406,9 +406,9 @@ Result<UsageReport> usage_report(const Context& context, Ledger& ledger, const U
     DVDI_TRY(all, reader.usage_intervals());
     return {};
   }));
-  const std::uint64_t threads =
-      std::min<std::uint64_t>({all / std::max<std::uint64_t>(1, query.intervals_a_thread) + 1,
-                               std::thread::hardware_concurrency() / 2 + 1, most_threads});
+  const std::uint64_t wanted = all / std::max<std::uint64_t>(1, query.intervals_a_thread) + 1;
+  const auto threads = std::min<std::uint64_t>(
+      {wanted, std::uint64_t{std::thread::hardware_concurrency()} / 2 + 1, most_threads});
   const Moment now = ledger.now(context.clock());
   std::deque<Report> reports;  // stay where they are
   while (reports.size() < threads) reports.emplace_back(context, query, keys);

@@ -109,9 +109,9 @@ Result<KeyedLocks::Held> KeyedLocks::acquire(const Context& context, const std::
       Lock lock(state_->mutex);
       State::Byte& byte = state_->bytes[offset];
       ++byte.waiting;
-      auto free = byte.released.wait(context, lock, [&] { return !byte.held; }, what);
+      const auto free = byte.released.wait(context, lock, [&] { return !byte.held; }, what);
       --byte.waiting;
-      auto set = free ? state_->take(offset) : Result<bool>(std::move(free).error());
+      auto set = free ? state_->take(offset) : Result<bool>(free.error());
       if (set && *set) return Held(this, key);
       // Nobody of this process holds it, who would wake the next.
       if (free) byte.released.notify_one();
