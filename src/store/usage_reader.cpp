@@ -83,14 +83,21 @@ UsageInterval::Kind kind_of(int number) {
                        : UsageInterval::Kind::referenced;
 }
 
-// The ids of the closed intervals of that part: there is hardly a gap in them.
+// The first and the last id of the closed intervals; 0 and -1 where there are none. A query for both at once
+// would read all of them.
+std::pair<std::int64_t, std::int64_t> ids_of_closed(SQLite::Database& database) {
+  SQLite::Statement ids(database,
+                        "SELECT coalesce((SELECT min(id) FROM usage_closed), 0), "
+                        "coalesce((SELECT max(id) FROM usage_closed), -1)");
+  ids.executeStep();
+  return {ids.getColumn(0).getInt64(), ids.getColumn(1).getInt64()};
+}
+
+// Those of that part: there is hardly a gap in them.
 std::pair<std::int64_t, std::int64_t> ids_of(SQLite::Database& database, ReadPart part) {
-  SQLite::Statement span(database, "SELECT coalesce(min(id), 0), coalesce(max(id), -1) FROM usage_closed");
-  span.executeStep();
-  const std::int64_t first = span.getColumn(0).getInt64();
-  const std::int64_t all = span.getColumn(1).getInt64() - first + 1;
-  const auto border = [&](unsigned number) {
-    return first + all / part.of * number + all % part.of * number / part.of;
+  const auto [first, last] = ids_of_closed(database);
+  const auto border = [from = first, all = last - first + 1, of = part.of](unsigned number) {
+    return from + all / of * number + all % of * number / of;
   };
   return {border(part.number), border(part.number + 1) - 1};
 }
@@ -113,10 +120,8 @@ std::string label_of(std::string_view labels, std::string_view key) {
 
 Result<std::uint64_t> Reader::usage_intervals() {
   return guarded("count the usage intervals", [&] {
-    return static_cast<std::uint64_t>(std::max<std::int64_t>(
-        0, connection_->database()
-               .execAndGet("SELECT coalesce(max(id) - min(id) + 1, 0) FROM usage_closed")
-               .getInt64()));
+    const auto [first, last] = ids_of_closed(connection_->database());
+    return static_cast<std::uint64_t>(std::max<std::int64_t>(0, last - first + 1));
   });
 }
 
