@@ -78,6 +78,10 @@ Status forget_failed_container(Transaction& transaction, const ContainerRow& row
   return transaction.record(event);
 }
 
+bool is_remembered(const ContainerRow& row, const Moment& now) {
+  return !row.ended || (row.ended->boot_id == now.boot_id && now.boot - row.ended->boot <= remember_ended);
+}
+
 Status forget_ended_containers(Transaction& transaction) {
   Moment before = transaction.now();
   before.boot -= remember_ended;

@@ -8,6 +8,10 @@ namespace dvdi::volume {
 
 // How long an ended container is remembered: a prepare that arrives after its cleanup is refused that long.
 inline constexpr Duration remember_ended = std::chrono::hours(1);
+// So much later its row is taken away, with all that are due by then: not with a transaction for each.
+inline constexpr Duration forget_together = std::chrono::minutes(1);
+// Whether the row still counts: one that ended does so for that long.
+bool is_remembered(const ContainerRow& row, const Moment& now);
 
 Status change_container(Transaction& transaction, ContainerRow& row, ContainerState to,
                         const std::string& trace_id, const std::string& reason = {});

@@ -72,11 +72,11 @@ Status Manager::State::intend(Transaction& transaction, const Context& context, 
                               const ProcessIdentity& engine, Intent& intent) {
   intent = {.ours = std::vector<std::optional<MountRow>>(requests.size()),
             .mounted = std::vector<std::optional<Mounted>>(requests.size())};
-  DVDI_CHECK(forget_ended_containers(transaction));
   DVDI_TRY(auto existing, transaction.container(holder.key));
   // Its references went in the transaction that made it `cleaning`: nothing of it is left but the row.
-  if (existing && holder.key.lives_until_unmount() &&
-      (existing->state == ContainerState::ended || existing->state == ContainerState::cleaning)) {
+  if (existing && (!is_remembered(*existing, transaction.now()) ||
+                   (holder.key.lives_until_unmount() && (existing->state == ContainerState::ended ||
+                                                         existing->state == ContainerState::cleaning)))) {
     DVDI_CHECK(transaction.erase(holder.key));
     existing.reset();
   }
