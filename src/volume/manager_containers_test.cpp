@@ -147,22 +147,6 @@ TEST_F(ManagerContainers, WhatIsMountedAlreadyIsUsedWithTheIntentAndCalledForNoM
   expect_nothing_left();
 }
 
-TEST_F(ManagerContainers, OneThatWaitedForTheMountOfAnotherIsPreparedWithIt) {
-  fake->hold(Operation::mount, "a");
-  std::jthread first([&] { EXPECT_TRUE(acquire("c1", {want("a")})); });
-  fake->wait_until_held();
-  std::jthread second([&] { EXPECT_TRUE(acquire("c2", {want("a")})); });
-  while (references_to("a").size() < 2) std::this_thread::yield();
-  fake->let_go();
-  first.join();
-  second.join();
-  EXPECT_EQ(container_row("c2")->state, ContainerState::prepared);
-  EXPECT_EQ(fake->calls(Operation::mount), 1U);
-  ASSERT_TRUE(release("c1"));
-  ASSERT_TRUE(release("c2"));
-  expect_nothing_left();
-}
-
 // Scenario 24.
 TEST_F(ManagerContainers, OfTwoThatWantItExclusivelyAtTheSameTimeExactlyOneGetsIt) {
   for (int round = 0; round < 20; ++round) {
