@@ -149,15 +149,19 @@ Status Manager::State::intend(Transaction& transaction, const Context& context, 
 }
 
 Result<bool> Manager::State::mark_prepared_if_all_mounted(Transaction& transaction, const ContainerKey& key,
-                                                          const std::string& trace_id) {
+                                                          const std::vector<Request>& requests,
+                                                          const std::string& trace_id,
+                                                          std::vector<Mounted>& mounted) {
+  mounted.clear();
+  for (const Request& request : requests) {
+    DVDI_TRY(const auto row, transaction.mount(request.volume));
+    if (row && row->state == MountState::mounted)
+      mounted.push_back({request.volume, row->mount_point, row->identity});
+  }
   DVDI_TRY(auto container, transaction.container(key));
   if (!container || container->state != ContainerState::preparing)
     return true;  // it is somebody else's matter
-  DVDI_TRY(const auto references, transaction.references_of(key));
-  for (const ReferenceRow& reference : references) {
-    DVDI_TRY(const auto row, transaction.mount(reference.volume));
-    if (!row || row->state != MountState::mounted) return false;
-  }
+  if (mounted.size() < requests.size()) return false;
   DVDI_CHECK(change_container(transaction, *container, ContainerState::prepared, trace_id));
   return true;
 }
@@ -185,8 +189,12 @@ Result<std::vector<Mounted>> Manager::acquire(const Context& context, const Hold
     }
   }
   bool prepared = to_do.empty() || intent.known;
+  // As the books have them when the container is prepared: one may have been lost and mounted afresh while
+  // another was on its way.
+  std::vector<Mounted> mounted;
   const auto prepare = [&](Transaction& transaction) -> Status {
-    DVDI_TRY(prepared, state.mark_prepared_if_all_mounted(transaction, holder.key, context.trace_id()));
+    DVDI_TRY(prepared, state.mark_prepared_if_all_mounted(transaction, holder.key, requests,
+                                                          context.trace_id(), mounted));
     return {};
   };
   // The container is prepared with the last of its mounts, in the same transaction.
@@ -219,14 +227,12 @@ Result<std::vector<Mounted>> Manager::acquire(const Context& context, const Hold
   }
   run_parallel(std::move(work));
 
-  std::vector<Mounted> mounted;
   std::vector<Error> errors;
   for (auto& result : results) {
-    if (result) {
-      mounted.push_back(*std::move(result));
-    } else {
-      errors.push_back(std::move(result).error());
-    }
+    if (!result) errors.push_back(std::move(result).error());
+  }
+  if (errors.empty() && (to_do.empty() || intent.known)) {
+    for (auto& result : results) mounted.push_back(*std::move(result));
   }
   if (errors.empty() && !prepared) {
     // The last was mounted already when its turn came: nothing was recorded of it.

@@ -92,6 +92,28 @@ class ManagerServed : public ManagerLost {
   }
 };
 
+TEST_F(ManagerLost, OneThatIsMountedAfreshWhileAnotherIsMountedIsAnsweredAsItIsThen) {
+  const auto before = acquire("c1", {want("a")});
+  ASSERT_TRUE(before);
+  fake->hold(Operation::mount, "b");
+  Result<std::vector<Mounted>> answer = std::vector<Mounted>();
+  std::jthread prepare([&] { answer = acquire("c2", {want("a"), want("b")}); });
+  fake->wait_until_held();
+  unmount_by_hand("a");
+  ASSERT_TRUE(acquire("c4", {want("x")})) << "takes the numbers that the kernel would give again";
+  const auto afresh = acquire("c3", {want("a")});
+  ASSERT_TRUE(afresh);
+  ASSERT_NE(afresh->at(0).identity, before->at(0).identity);
+  fake->let_go();
+  prepare.join();
+  ASSERT_TRUE(answer) << answer.error().text();
+  ASSERT_THAT(*answer, SizeIs(2));
+  EXPECT_EQ(answer->at(0).identity, afresh->at(0).identity);
+  EXPECT_EQ(answer->at(1).volume.name, "b");
+  for (const char* id : {"c1", "c2", "c3", "c4"}) ASSERT_TRUE(release(id));
+  expect_consistent();
+}
+
 TEST_F(ManagerLost, OneThatIsLostWhileAnotherIsMountedFailsThePrepare) {
   ASSERT_TRUE(acquire("c1", {want("a")}));
   fake->hold(Operation::mount, "b");

@@ -78,9 +78,11 @@ struct Manager::State {
   Status intend(Transaction& transaction, const Context& context, const Holder& holder,
                 const std::vector<Request>& requests, const MountTable& table, const ProcessIdentity& engine,
                 Intent& intent);
-  // True if they are.
+  // True if they are. `mounted`: those of them that are, in the order of `requests`, which are the
+  // container's.
   Result<bool> mark_prepared_if_all_mounted(Transaction& transaction, const ContainerKey& key,
-                                            const std::string& trace_id);
+                                            const std::vector<Request>& requests, const std::string& trace_id,
+                                            std::vector<Mounted>& mounted);
   struct TakeDown {
     VolumeKey volume;
     std::string mount_id;
