@@ -34,7 +34,7 @@ class Reader {
   Result<std::vector<ContainerRow>> containers();
   Result<std::vector<ContainerRow>> live_containers();  // that have not ended
   Result<std::vector<ContainerRow>> live_containers_of(const std::string& owner);
-  Result<std::set<std::string>> live_ids();  // theirs, of whatever owner
+  Result<std::set<std::string>> live_ids();  // of live_containers()
   // Of those that live: those that are being cleaned up or are watched, and all of one owner.
   Result<std::vector<ContainerRow>> containers_to_look_after(const std::string& owner);
   // The ids of containers nested in it, at whatever depth, that have not ended.

@@ -32,4 +32,13 @@ Result<std::optional<Row>> one(std::string_view what, SQLite::Statement& stateme
   });
 }
 
+// Whether it finds a row.
+inline Result<bool> any(std::string_view what, SQLite::Statement& statement) {
+  return guarded(what, [&] {
+    const bool found = statement.executeStep();
+    statement.reset();
+    return found;
+  });
+}
+
 }  // namespace dvdi

@@ -213,7 +213,7 @@ constexpr const char* live_containers_of_sql =
 constexpr const char* live_ids_sql =
     "SELECT id FROM containers INDEXED BY containers_live WHERE ended_wall IS NULL";
 constexpr const char* other_boots_sql =
-    "SELECT EXISTS (SELECT 1 FROM refs WHERE boot_id <> ?1) OR "
+    "SELECT 1 WHERE EXISTS (SELECT 1 FROM refs WHERE boot_id <> ?1) OR "
     "EXISTS (SELECT 1 FROM mounts WHERE boot_id <> ?1) OR "
     "EXISTS (SELECT 1 FROM debts WHERE boot_id <> ?1) OR "
     "EXISTS (SELECT 1 FROM foreign_holders WHERE boot_id <> ?1) OR "
@@ -253,26 +253,30 @@ constexpr const char* unreferenced_mounts_sql =
     " FROM mounts WHERE NOT EXISTS (SELECT 1 FROM refs WHERE "
     "refs.driver = mounts.driver AND refs.volume = mounts.volume)";
 constexpr const char* mount_sql = "SELECT " DVDI_MOUNT_COLUMNS " FROM mounts WHERE driver = ? AND volume = ?";
-constexpr const char* references_sql =
-    "SELECT owner, container, driver, volume, exclusive, uses, boot_id, since_wall, since_boot FROM refs";
-constexpr const char* references_to_sql =
-    "SELECT owner, container, driver, volume, exclusive, uses, boot_id, since_wall, since_boot FROM refs "
-    "WHERE driver = ? AND volume = ?";
+// Every query of references: what read_reference() reads, in its order.
+#define DVDI_REFERENCE_COLUMNS \
+  "owner, container, driver, volume, exclusive, uses, boot_id, since_wall, since_boot"
+constexpr const char* references_sql = "SELECT " DVDI_REFERENCE_COLUMNS " FROM refs";
+constexpr const char* references_to_sql = "SELECT " DVDI_REFERENCE_COLUMNS
+                                          " FROM refs "
+                                          "WHERE driver = ? AND volume = ?";
 // By the index of exclusive references, or at the second of all at the latest.
 constexpr const char* exclusive_reference_sql =
-    "SELECT owner, container, driver, volume, exclusive, uses, boot_id, since_wall, since_boot FROM refs "
+    "SELECT " DVDI_REFERENCE_COLUMNS
+    " FROM refs "
     "WHERE driver = ?3 AND volume = ?4 AND exclusive <> 0 AND NOT (owner = ?1 AND container = ?2) LIMIT 1";
 constexpr const char* other_reference_sql =
-    "SELECT owner, container, driver, volume, exclusive, uses, boot_id, since_wall, since_boot FROM refs "
+    "SELECT " DVDI_REFERENCE_COLUMNS
+    " FROM refs "
     "WHERE driver = ?3 AND volume = ?4 AND NOT (owner = ?1 AND container = ?2) LIMIT 1";
-constexpr const char* reference_sql =
-    "SELECT owner, container, driver, volume, exclusive, uses, boot_id, since_wall, since_boot FROM refs "
-    "WHERE owner = ?1 AND container = ?2 AND driver = ?3 AND volume = ?4";
+constexpr const char* reference_sql = "SELECT " DVDI_REFERENCE_COLUMNS
+                                      " FROM refs "
+                                      "WHERE owner = ?1 AND container = ?2 AND driver = ?3 AND volume = ?4";
 constexpr const char* is_referenced_sql = "SELECT 1 FROM refs WHERE driver = ? AND volume = ? LIMIT 1";
 constexpr const char* meta_sql = "SELECT value FROM meta WHERE name = ?";
-constexpr const char* references_of_sql =
-    "SELECT owner, container, driver, volume, exclusive, uses, boot_id, since_wall, since_boot FROM refs "
-    "WHERE owner = ? AND container = ?";
+constexpr const char* references_of_sql = "SELECT " DVDI_REFERENCE_COLUMNS
+                                          " FROM refs "
+                                          "WHERE owner = ? AND container = ?";
 constexpr const char* debts_sql =
     "SELECT driver, volume, mount_id, attempts, last_error, parked, boot_id, since_wall, since_boot, "
     "next_wall, "
@@ -315,6 +319,7 @@ constexpr const char* drivers_sql =
 
 #undef DVDI_CONTAINER_COLUMNS
 #undef DVDI_MOUNT_COLUMNS
+#undef DVDI_REFERENCE_COLUMNS
 
 }  // namespace
 
@@ -348,14 +353,9 @@ Result<std::set<std::string>> Reader::live_ids() {
 }
 
 Result<bool> Reader::has_rows_of_other_boots(const std::string& boot_id) {
-  return guarded("look for rows of another boot", [&] {
-    auto& statement = connection_->statement(other_boots_sql);
-    Binder{statement}(boot_id);
-    statement.executeStep();
-    const bool found = statement.getColumn(0).getInt() != 0;
-    statement.reset();
-    return found;
-  });
+  auto& statement = connection_->statement(other_boots_sql);
+  Binder{statement}(boot_id);
+  return any("look for rows of another boot", statement);
 }
 
 Result<std::vector<ContainerRow>> Reader::containers_to_look_after(const std::string& owner) {
@@ -424,13 +424,9 @@ Result<std::optional<ReferenceRow>> Reader::reference_in_the_way(const Container
 }
 
 Result<bool> Reader::is_referenced(const VolumeKey& volume) {
-  return guarded("look for a volume's references", [&] {
-    auto& statement = connection_->statement(is_referenced_sql);
-    Binder{statement}(volume);
-    const bool found = statement.executeStep();
-    statement.reset();
-    return found;
-  });
+  auto& statement = connection_->statement(is_referenced_sql);
+  Binder{statement}(volume);
+  return any("look for a volume's references", statement);
 }
 
 Result<std::string> Reader::meta(const std::string& name) {
@@ -513,13 +509,9 @@ Result<std::optional<DriverRow>> Reader::driver(const std::string& name) {
 }
 
 Result<bool> Reader::has_volumes_of(const std::string& driver) {
-  return guarded("look for a driver's volumes", [&] {
-    auto& statement = connection_->statement(has_volumes_sql);
-    Binder{statement}(driver);
-    const bool found = statement.executeStep();
-    statement.reset();
-    return found;
-  });
+  auto& statement = connection_->statement(has_volumes_sql);
+  Binder{statement}(driver);
+  return any("look for a driver's volumes", statement);
 }
 
 Result<std::vector<DriverRow>> Reader::drivers() {

@@ -11,6 +11,7 @@
 #include "store/codec.h"
 #include "store/database.h"
 #include "store/ledger.h"
+#include "store/query.h"
 
 namespace dvdi {
 
@@ -126,13 +127,9 @@ Result<std::uint64_t> Reader::usage_intervals() {
 }
 
 Result<bool> Reader::has_usage_before(WallTime time) {
-  return guarded("look for old usage", [&] {
-    auto& statement = connection_->statement(old_usage_sql);
-    Binder{statement}(time)(usage_window);
-    const bool found = statement.executeStep();
-    statement.reset();
-    return found;
-  });
+  auto& statement = connection_->statement(old_usage_sql);
+  Binder{statement}(time)(usage_window);
+  return any("look for old usage", statement);
 }
 
 Status Reader::usage(const Moment& now, WallTime since, WallTime until, const UsageColumns& columns,

@@ -79,10 +79,11 @@ Result<Due> Manager::due(const Context& context) {
     DVDI_TRY(const auto left, reader.staged_leftovers(boot));
     due.staged = !left.empty();
     DVDI_TRY(const auto ended, reader.oldest_end(boot));
-    if (ended && (ended->boot_id != boot || now - ended->boot > remember_ended + forget_together)) {
+    constexpr Duration stays = remember_ended + forget_together;
+    if (ended && (ended->boot_id != boot || now - ended->boot > stays)) {
       due.books = true;
     } else if (ended) {
-      sooner(due.next, ended->boot + remember_ended + forget_together + std::chrono::milliseconds(1));
+      sooner(due.next, ended->boot + stays + std::chrono::milliseconds(1));
     }
     return {};
   }));
