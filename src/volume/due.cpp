@@ -37,7 +37,10 @@ struct Waiting {
 
 void sooner(std::optional<BootTime>& next, BootTime then) { next = next ? std::min(*next, then) : then; }
 
-Status look_at_mounts(Reader& reader, LateTable& table, BootTime now, Due& due) {
+// Between an intent and the lock of whoever carries it out it looks as if nobody did.
+constexpr Duration to_begin = std::chrono::seconds(1);
+
+Status look_at_mounts(Reader& reader, LateTable& table, const Moment& now, Due& due) {
   DVDI_TRY(const auto mounts, reader.unreferenced_mounts());
   std::vector<Waiting> waiting;
   for (const MountRow& row : mounts) {
@@ -49,11 +52,16 @@ Status look_at_mounts(Reader& reader, LateTable& table, BootTime now, Due& due) 
         if (!table.lacks(row)) continue;
       } else if (debt) {
         since = debt->next_try.boot;
-        if (since > now) {
+        if (since > now.boot) {
           sooner(due.next, since);
           continue;
         }
       }
+    }
+    const bool intended = row.state == MountState::mounting || row.state == MountState::unmounting;
+    if (intended && row.since.boot_id == now.boot_id && now.boot - since < to_begin) {
+      sooner(due.next, since + to_begin);
+      continue;
     }
     waiting.push_back({since, row.volume});
   }
@@ -70,17 +78,16 @@ Result<Due> Manager::due(const Context& context) {
   LateTable table(state_->mounts);
   DVDI_CHECK(state.read(context, "look for what is not settled", [&](Reader& reader) -> Status {
     due = {};
-    const BootTime now = context.clock().boot();
+    const Moment now = state.parts.ledger.now(context.clock());
     DVDI_CHECK(look_at_mounts(reader, table, now, due));
     DVDI_TRY(const auto foreigns, reader.foreigns());
     due.books =
         std::ranges::any_of(foreigns, [&](const ForeignRow& row) { return table.lacks(row.mount_point); });
-    const std::string& boot = state.parts.ledger.boot_id();
-    DVDI_TRY(const auto left, reader.staged_leftovers(boot));
+    DVDI_TRY(const auto left, reader.staged_leftovers(now.boot_id));
     due.staged = !left.empty();
-    DVDI_TRY(const auto ended, reader.oldest_end(boot));
+    DVDI_TRY(const auto ended, reader.oldest_end(now.boot_id));
     constexpr Duration stays = remember_ended + forget_together;
-    if (ended && (ended->boot_id != boot || now - ended->boot > stays)) {
+    if (ended && (ended->boot_id != now.boot_id || now.boot - ended->boot > stays)) {
       due.books = true;
     } else if (ended) {
       sooner(due.next, ended->boot + stays + std::chrono::milliseconds(1));

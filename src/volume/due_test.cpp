@@ -2,6 +2,7 @@
 #include <sys/mount.h>
 
 #include "volume/manager_test_support.h"
+#include "volume/state.h"
 
 namespace dvdi::volume {
 namespace {
@@ -153,6 +154,24 @@ TEST_F(DueTest, AMountThatNobodyRefersToIsTakenDown) {
   EXPECT_THAT(due().volumes, ElementsAre(volume("a")));
   EXPECT_THAT(settle("a"), HasSubstr("a mount that nobody refers to"));
   EXPECT_EQ(fake->calls(Operation::unmount), 1U);
+}
+
+TEST_F(DueTest, AnIntentThatIsJustRecordedIsLeftToWhoeverRecordedIt) {
+  ASSERT_TRUE(acquire("c1", {want("a")}));
+  put([&](Transaction& transaction) -> Status {
+    DVDI_CHECK(transaction.erase_reference(container("c1"), volume("a")));
+    DVDI_CHECK(transaction.close_usage(UsageInterval::Kind::referenced, volume("a"), container("c1")));
+    DVDI_TRY(auto row, transaction.mount(volume("a")));
+    return transition(transaction, *row, MountState::unmounting, {});
+  });
+  const BootTime begun = row("a")->since.boot;
+  const Due at_once = due();
+  EXPECT_THAT(at_once.volumes, IsEmpty());
+  ASSERT_TRUE(at_once.next);
+  EXPECT_EQ(*at_once.next, begun + seconds(1));
+  clock.advance(seconds(1));
+  EXPECT_THAT(due().volumes, ElementsAre(volume("a"))) << "nobody was at work on it";
+  EXPECT_THAT(settle("a"), HasSubstr("an Unmount whose end was not recorded"));
 }
 
 // Lets something happen when it is asked the time for the nth time.
