@@ -129,7 +129,11 @@ Result<std::unique_ptr<Engine>> Engine::open(const Context& context, const Confi
   DVDI_CHECK(make_state_dir(dir));
   std::unique_ptr<Engine> engine(new Engine(config, helpers, mode));
   DVDI_TRY(const bool alone, engine->take_engine_lock(context));
-  DVDI_TRY(engine->locks_, KeyedLocks::open(dir + "/locks"));
+  if (mode == Mode::daemon) {
+    engine->locks_ = KeyedLocks::of_this_process();
+  } else {
+    DVDI_TRY(engine->locks_, KeyedLocks::open(dir + "/locks"));
+  }
   DVDI_CHECK(engine->open_ledger(context, alone));
   engine->books_ = std::make_unique<isolator::LedgerBooks>(*engine->ledger_);
   engine->sinks_ = std::make_unique<Sinks>(*engine->ledger_, config.sinks);

@@ -50,9 +50,18 @@ struct KeyedLocks::State {
 
   // Sets a lock that nobody in this process holds; false: another process does. With `mutex` held.
   Result<bool> take(off_t offset) {
-    auto set = set_lock(file.get(), F_WRLCK, offset, 1);
+    auto set = file ? set_lock(file.get(), F_WRLCK, offset, 1) : Result<bool>(true);
     if (set && *set) bytes[offset].held = true;
     return set;
+  }
+  // With `mutex` held.
+  void let_go(off_t offset) {
+    // Cannot fail on a range that is ours; if it did, the lock would end with the process.
+    if (file) static_cast<void>(set_lock(file.get(), F_UNLCK, offset, 1));
+    Byte& byte = bytes.at(offset);
+    byte.held = false;
+    byte.released.notify_one();
+    forget_if_unused(offset);
   }
   // With `mutex` held.
   void forget_if_unused(off_t offset) {
@@ -60,7 +69,7 @@ struct KeyedLocks::State {
     if (found != bytes.end() && !found->second.held && found->second.waiting == 0) bytes.erase(found);
   }
 
-  UniqueFd file;
+  UniqueFd file;  // none: of this process only
   Mutex mutex;
   std::map<off_t, Byte> bytes;
 };
@@ -74,6 +83,10 @@ Result<std::unique_ptr<KeyedLocks>> KeyedLocks::open(const std::string& path) {
   return std::unique_ptr<KeyedLocks>(new KeyedLocks(std::move(state)));
 }
 
+std::unique_ptr<KeyedLocks> KeyedLocks::of_this_process() {
+  return std::unique_ptr<KeyedLocks>(new KeyedLocks(std::make_unique<State>()));
+}
+
 KeyedLocks::Held::Held(Held&& other) noexcept
     : locks_(std::exchange(other.locks_, nullptr)), key_(std::move(other.key_)) {}
 
@@ -81,13 +94,7 @@ KeyedLocks::Held::~Held() {
   if (locks_ == nullptr) return;
   State& state = *locks_->state_;
   const Lock lock(state.mutex);
-  const off_t offset = offset_of(key_);
-  // Cannot fail on a range that is ours; if it did, the lock would end with the process.
-  static_cast<void>(set_lock(state.file.get(), F_UNLCK, offset, 1));
-  State::Byte& byte = state.bytes.at(offset);
-  byte.held = false;
-  byte.released.notify_one();
-  state.forget_if_unused(offset);
+  state.let_go(offset_of(key_));
 }
 
 Result<std::optional<KeyedLocks::Held>> KeyedLocks::try_acquire(const std::string& key) {

@@ -18,6 +18,9 @@ namespace dvdi {
 class KeyedLocks {
  public:
   static Result<std::unique_ptr<KeyedLocks>> open(const std::string& path);
+  // Between the threads of this process only, for whoever keeps all other processes away: no system call, and
+  // no list of the kernel's, which each of its calls goes through from the beginning.
+  static std::unique_ptr<KeyedLocks> of_this_process();
   ~KeyedLocks();
 
   // Releases on destruction. Not to be held across the life of its KeyedLocks.

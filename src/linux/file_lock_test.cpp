@@ -72,6 +72,21 @@ TEST_F(KeyedLocksTest, OneHolderAKeyAndKeysApart) {
   EXPECT_EQ(late.error().code, Code::deadline_exceeded);
 }
 
+TEST_F(KeyedLocksTest, OfThisProcessTheyKeepItsThreadsApartOnly) {
+  const auto locks = KeyedLocks::of_this_process();
+  {
+    const auto held = locks->acquire(Context(), "a", "test");
+    ASSERT_TRUE(held);
+    EXPECT_FALSE(locks->try_acquire("a").value());
+    EXPECT_TRUE(locks->try_acquire("b").value());
+    EXPECT_TRUE(ours_->try_acquire("a").value());
+    EXPECT_TRUE(KeyedLocks::of_this_process()->try_acquire("a").value());
+    EXPECT_EQ(locks->acquire(Context().with_timeout(milliseconds(1)), "a", "test").error().code,
+              Code::deadline_exceeded);
+  }
+  EXPECT_TRUE(locks->try_acquire("a").value());
+}
+
 TEST_F(KeyedLocksTest, WhoWaitsForOneKeyIsNotWokenForAnother) {
   std::optional<KeyedLocks::Held> held;
   held.emplace(*ours_->acquire(Context(), "a", "test"));
