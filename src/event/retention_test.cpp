@@ -9,6 +9,7 @@
 
 #include "base/fake_clock_test.h"
 #include "base/json.h"
+#include "store/usage_test_support.h"
 
 namespace dvdi {
 namespace {
@@ -209,14 +210,14 @@ TEST_F(RetentionTest, ALotGoesInPiecesUntilTheContextEnds) {
 
 TEST_F(RetentionTest, UsageThatEndedLongAgoGoesAndWhatIsOpenStays) {
   using Kind = UsageInterval::Kind;
-  const VolumeKey open{"d", "open"};
-  const VolumeKey closed{"d", "closed"};
+  const UsageInterval open{.kind = Kind::mounted, .volume = {"d", "open"}};
+  const UsageInterval closed{.kind = Kind::mounted, .volume = {"d", "closed"}};
   write([&](Transaction& tx) -> Status {
-    DVDI_CHECK(tx.open_usage({.kind = Kind::mounted, .volume = open}));
-    return tx.open_usage({.kind = Kind::mounted, .volume = closed});
+    DVDI_CHECK(begin_use(tx, open));
+    return begin_use(tx, closed);
   });
   clock_.advance(hours(5));
-  write([&](Transaction& tx) { return tx.close_usage(Kind::mounted, closed); });
+  write([&](Transaction& tx) { return end_use(tx, closed); });
   retention_.usage_age = hours(10);
   clock_.advance(hours(9));
   EXPECT_EQ(retain_now().usage, 0U);

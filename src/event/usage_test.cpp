@@ -11,6 +11,7 @@
 
 #include "base/fake_clock_test.h"
 #include "event/money_test.h"
+#include "store/usage_test_support.h"
 
 namespace dvdi {
 namespace {
@@ -44,11 +45,10 @@ class Books {
     if (!written) throw std::runtime_error(written.error().text());
   }
   void open(const UsageInterval& interval) {
-    write([&](Transaction& tx) { return tx.open_usage(interval); });
+    write([&](Transaction& tx) { return begin_use(tx, interval); });
   }
   void close(const UsageInterval& interval) {
-    write(
-        [&](Transaction& tx) { return tx.close_usage(interval.kind, interval.volume, interval.container); });
+    write([&](Transaction& tx) { return end_use(tx, interval); });
   }
   UsageReport report(const UsageQuery& query) {
     auto report = usage_report(context(), *ledger, query);

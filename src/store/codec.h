@@ -3,6 +3,7 @@
 
 #include <SQLiteCpp/SQLiteCpp.h>
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -45,6 +46,9 @@ class Binder {
   Binder& operator()(const Moment& moment) { return (*this)(moment.boot_id)(moment.wall)(moment.boot); }
   Binder& operator()(const VolumeKey& key) { return (*this)(key.driver)(key.name); }
   Binder& operator()(const ContainerKey& key) { return (*this)(key.owner)(key.id); }
+  Binder& operator()(const std::optional<std::uint64_t>& number) {
+    return number ? (*this)(static_cast<std::int64_t>(*number)) : null();
+  }
   Binder& null() {
     statement_.bind(next_++);
     return *this;

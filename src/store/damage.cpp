@@ -163,7 +163,7 @@ class Examination {
     }
     if (version < 8) return {};  // usage was in one table, which the migration reads
     database_.execAndGet("SELECT max(id) FROM usage_closed");
-    database_.execAndGet("SELECT count(*) FROM usage_open");
+    if (version < 10) database_.execAndGet("SELECT count(*) FROM usage_open");
     return {};
   }
 

@@ -69,7 +69,6 @@ class Damage : public testing::Test {
                             .since = tx.now()}));
         DVDI_CHECK(tx.put(ReferenceRow{.container = container, .volume = volume, .since = tx.now()}));
         DVDI_CHECK(tx.put(VolumeRow{.volume = volume, .since = tx.now()}));
-        DVDI_CHECK(tx.open_usage({.kind = UsageInterval::Kind::mounted, .volume = volume}));
         return tx.record(
             Event{.type = "dvdi.test", .volume = volume, .details = {{"n", std::string(200, 'x')}}});
       }));

@@ -119,6 +119,7 @@ class Transaction : public Reader {
   const Moment& now() const { return now_; }  // the same for everything in this transaction
 
   Status put(const ContainerRow& row);
+  Status add(const ContainerRow& row);  // one that is not there: internal, if it is
   Status erase(const ContainerKey& key);
   // Those that ended in another boot than that moment's, or before it.
   Status erase_containers_ended_before(const Moment& moment);
@@ -144,9 +145,8 @@ class Transaction : public Reader {
   Result<std::uint64_t> erase_usage(WallTime before, std::size_t most);
   Status record(const Event& event);  // names the context's caller, if it has one
 
-  Status open_usage(const UsageInterval& interval);
-  // Closes the open interval of that kind, volume and container, if there is one.
-  Status close_usage(UsageInterval::Kind kind, const VolumeKey& volume, const ContainerKey& container = {});
+  // The use ends now. One that began in another boot ended with what was last seen of that boot.
+  Status close_usage(const UsageInterval& interval);
 
  private:
   Moment now_;

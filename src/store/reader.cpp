@@ -106,6 +106,8 @@ MountRow read_mount(SQLite::Statement& statement) {
     row.driver_id = columns.text();
   }
   row.has_secrets = columns.flag();
+  row.size_bytes = size_of(columns);
+  row.volume_type = columns.text();
   return row;
 }
 
@@ -117,6 +119,8 @@ ReferenceRow read_reference(SQLite::Statement& statement) {
   row.exclusive = columns.flag();
   row.uses = uses_of(columns.text());
   row.since = columns.moment();
+  row.size_bytes = size_of(columns);
+  row.volume_type = columns.text();
   return row;
 }
 
@@ -244,7 +248,8 @@ constexpr const char* container_sql = "SELECT " DVDI_CONTAINER_COLUMNS
 // Every query of mounts: what read_mount() reads, in its order.
 #define DVDI_MOUNT_COLUMNS                                                                             \
   "driver, volume, mount_id, state, pending, mount_point, identity, boot_id, since_wall, since_boot, " \
-  "mounted_wall, mounted_boot, note, unanswered_boot, folder, driver_id, has_secrets"
+  "mounted_wall, mounted_boot, note, unanswered_boot, folder, driver_id, has_secrets, size_bytes, "    \
+  "volume_type"
 constexpr const char* mounts_sql = "SELECT " DVDI_MOUNT_COLUMNS " FROM mounts";
 constexpr const char* mounts_since_sql =
     "SELECT " DVDI_MOUNT_COLUMNS " FROM mounts WHERE since_boot >= ?2 OR boot_id <> ?1";
@@ -254,8 +259,9 @@ constexpr const char* unreferenced_mounts_sql =
     "refs.driver = mounts.driver AND refs.volume = mounts.volume)";
 constexpr const char* mount_sql = "SELECT " DVDI_MOUNT_COLUMNS " FROM mounts WHERE driver = ? AND volume = ?";
 // Every query of references: what read_reference() reads, in its order.
-#define DVDI_REFERENCE_COLUMNS \
-  "owner, container, driver, volume, exclusive, uses, boot_id, since_wall, since_boot"
+#define DVDI_REFERENCE_COLUMNS                                                                       \
+  "owner, container, driver, volume, exclusive, uses, boot_id, since_wall, since_boot, size_bytes, " \
+  "volume_type"
 constexpr const char* references_sql = "SELECT " DVDI_REFERENCE_COLUMNS " FROM refs";
 constexpr const char* references_to_sql = "SELECT " DVDI_REFERENCE_COLUMNS
                                           " FROM refs "

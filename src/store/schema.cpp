@@ -303,6 +303,46 @@ DROP TABLE usage_intervals;
 -- Whether a volume is held exclusively is asked for each use of it, and it may have many users.
 CREATE INDEX refs_exclusive ON refs (driver, volume) WHERE exclusive <> 0;
 )sql",
+    R"sql(
+-- What is used is in the books already: an interval that is open is not written a second time. What it is billed
+-- by is as it was when the use began.
+ALTER TABLE refs ADD COLUMN size_bytes INTEGER;
+ALTER TABLE refs ADD COLUMN volume_type TEXT NOT NULL DEFAULT '';
+ALTER TABLE mounts ADD COLUMN size_bytes INTEGER;
+ALTER TABLE mounts ADD COLUMN volume_type TEXT NOT NULL DEFAULT '';
+UPDATE refs SET size_bytes = o.size_bytes, volume_type = o.volume_type FROM usage_open AS o WHERE o.kind = 'referenced' AND
+  o.driver = refs.driver AND o.volume = refs.volume AND o.owner = refs.owner AND o.container = refs.container;
+UPDATE mounts SET size_bytes = o.size_bytes, volume_type = o.volume_type FROM usage_open AS o WHERE o.kind = 'mounted' AND
+  o.driver = mounts.driver AND o.volume = mounts.volume;
+-- One of nothing that is in the books ends with what was last seen of its boot.
+INSERT INTO usage_closed (kind, size_bytes, start_wall, duration, role, driver, volume, volume_type, framework, principal,
+  user, labels, owner, container)
+  SELECT CASE kind WHEN 'mounted' THEN 1 WHEN 'provisioned' THEN 2 ELSE 0 END, size_bytes, start_wall,
+    max(0, coalesce((SELECT last_boot FROM boots WHERE boots.boot_id = o.boot_id), start_boot) - start_boot),
+    role, driver, volume, volume_type, framework, principal, user, labels, owner, container
+  FROM usage_open AS o WHERE NOT CASE kind
+    WHEN 'mounted' THEN EXISTS (SELECT 1 FROM mounts AS m WHERE m.driver = o.driver AND m.volume = o.volume AND m.state = 'mounted')
+    WHEN 'provisioned' THEN EXISTS (SELECT 1 FROM volumes AS v WHERE v.driver = o.driver AND v.volume = o.volume)
+    ELSE EXISTS (SELECT 1 FROM refs AS r WHERE r.driver = o.driver AND r.volume = o.volume AND r.owner = o.owner AND
+                 r.container = o.container) END;
+DROP TABLE usage_open;
+-- As usage_closed, but for the end.
+CREATE VIEW usage_open AS
+  SELECT 0 AS kind, r.size_bytes AS size_bytes, r.since_wall AS start_wall, r.boot_id AS boot_id, r.since_boot AS start_boot,
+    coalesce(json_extract(c.attribution, '$.role'), '') AS role, r.driver AS driver, r.volume AS volume,
+    r.volume_type AS volume_type, coalesce(json_extract(c.attribution, '$.framework'), '') AS framework,
+    coalesce(json_extract(c.attribution, '$.principal'), '') AS principal,
+    coalesce(json_extract(c.attribution, '$.user'), '') AS user,
+    CASE WHEN json_type(c.attribution, '$.labels') IS NULL THEN '' ELSE
+      (SELECT json_group_object(json_extract(value, '$[0]'), json_extract(value, '$[1]'))
+       FROM json_each(c.attribution, '$.labels')) END AS labels,
+    r.owner AS owner, r.container AS container
+    FROM refs AS r JOIN containers AS c ON c.owner = r.owner AND c.id = r.container
+  UNION ALL SELECT 1, size_bytes, since_wall, boot_id, since_boot, '', driver, volume, volume_type, '', '', '', '', '', ''
+    FROM mounts WHERE state = 'mounted'
+  UNION ALL SELECT 2, size_bytes, since_wall, boot_id, since_boot, '', driver, volume, type, '', '', '', '', '', ''
+    FROM volumes;
+)sql",
 };
 
 constexpr int application_id = 0x64766469;  // "dvdi"

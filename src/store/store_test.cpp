@@ -11,6 +11,7 @@
 #include "base/fake_clock_test.h"
 #include "base/sha256.h"
 #include "store/ledger.h"
+#include "store/usage_test_support.h"
 
 namespace dvdi {
 namespace {
@@ -106,7 +107,7 @@ TEST_F(StoreTest, RowsComeBackAsTheyWereWritten) {
 
 TEST_F(StoreTest, AReadThatEndsInItsMiddleDoesNotHoldLaterOnesAtItsState) {
   ASSERT_TRUE(write([&](Transaction& tx) {
-    return tx.open_usage({.kind = UsageInterval::Kind::mounted, .volume = volume_});
+    return begin_use(tx, {.kind = UsageInterval::Kind::mounted, .volume = volume_});
   }));
   EXPECT_THROW(static_cast<void>(read([&](Reader& reader) {
                  return reader.usage(ledger_->now(clock_), WallTime::min(), WallTime::max(), {},
@@ -184,9 +185,9 @@ TEST_F(StoreTest, EventsAreChainedAndAChangeIsFound) {
 TEST_F(StoreTest, UsageIsMeasuredWithTheBootClockWhateverTheWallClockDoes) {
   using Kind = UsageInterval::Kind;
   const auto open = [&](Transaction& tx) {
-    return tx.open_usage({.kind = Kind::mounted, .volume = volume_});
+    return begin_use(tx, {.kind = Kind::mounted, .volume = volume_});
   };
-  const auto close = [&](Transaction& tx) { return tx.close_usage(Kind::mounted, volume_); };
+  const auto close = [&](Transaction& tx) { return end_use(tx, {.kind = Kind::mounted, .volume = volume_}); };
   ASSERT_TRUE(write(open));
   clock_.boot_now += std::chrono::seconds(10);
   clock_.wall_now -= std::chrono::hours(5);  // somebody set the clock back
@@ -275,10 +276,11 @@ TEST_F(StoreTest, PartsOfTheUsageHaveEachIntervalOnce) {
   for (int i = 0; i < 11; ++i) {
     const VolumeKey volume{"local", std::to_string(i)};
     ASSERT_TRUE(
-        write([&](Transaction& tx) { return tx.open_usage({.kind = Kind::mounted, .volume = volume}); }));
+        write([&](Transaction& tx) { return begin_use(tx, {.kind = Kind::mounted, .volume = volume}); }));
     if (i == 10) break;  // stays open
     clock_.boot_now += std::chrono::seconds(1);
-    ASSERT_TRUE(write([&](Transaction& tx) { return tx.close_usage(Kind::mounted, volume); }));
+    ASSERT_TRUE(
+        write([&](Transaction& tx) { return end_use(tx, {.kind = Kind::mounted, .volume = volume}); }));
   }
   ASSERT_TRUE(write([&](Transaction& tx) -> Status {  // the ids begin with 4
     DVDI_TRY(const auto erased, tx.erase_usage(clock_.wall_now + std::chrono::hours(1), 3));

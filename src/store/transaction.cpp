@@ -28,24 +28,14 @@ std::string_view pending_name(MountRow::Pending pending) {
   return "none";
 }
 
-const char* kind_name(UsageInterval::Kind kind) {
-  switch (kind) {
-    case UsageInterval::Kind::referenced:
-      return "referenced";
-    case UsageInterval::Kind::mounted:
-      return "mounted";
-    case UsageInterval::Kind::provisioned:
-      return "provisioned";
-  }
-  return "referenced";
-}
-
-constexpr const char* put_container_sql =
-    "INSERT INTO containers (owner, id, state, digest, attribution, directory, directory_is_ours, "
-    "engine_pid, "
-    "engine_start, init_pid, init_start, boot_id, since_wall, since_boot, ended_boot_id, ended_wall, "
-    "ended_boot, watch, note) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (owner, id) DO UPDATE SET "
+#define DVDI_ADD_CONTAINER                                                                           \
+  "INSERT INTO containers (owner, id, state, digest, attribution, directory, directory_is_ours, "    \
+  "engine_pid, engine_start, init_pid, init_start, boot_id, since_wall, since_boot, ended_boot_id, " \
+  "ended_wall, ended_boot, watch, note) "                                                            \
+  "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+constexpr const char* add_container_sql = DVDI_ADD_CONTAINER;
+constexpr const char* put_container_sql = DVDI_ADD_CONTAINER
+    " ON CONFLICT (owner, id) DO UPDATE SET "
     "state = excluded.state, digest = excluded.digest, attribution = excluded.attribution, "
     "directory = excluded.directory, directory_is_ours = excluded.directory_is_ours, "
     "engine_pid = excluded.engine_pid, engine_start = excluded.engine_start, init_pid = excluded.init_pid, "
@@ -70,12 +60,11 @@ constexpr std::array erase_ended_sql = {
 constexpr const char* put_mount_sql =
     "INSERT OR REPLACE INTO mounts (driver, volume, mount_id, state, pending, mount_point, identity, "
     "boot_id, since_wall, since_boot, mounted_wall, mounted_boot, note, unanswered_boot, folder, driver_id, "
-    "has_secrets) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    "has_secrets, size_bytes, volume_type) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 constexpr const char* erase_mount_sql = "DELETE FROM mounts WHERE driver = ? AND volume = ?";
 constexpr const char* put_reference_sql =
     "INSERT OR REPLACE INTO refs (owner, container, driver, volume, exclusive, uses, boot_id, since_wall, "
-    "since_boot) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    "since_boot, size_bytes, volume_type) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 constexpr const char* erase_reference_sql =
     "DELETE FROM refs WHERE owner = ? AND container = ? AND driver = ? AND volume = ?";
 constexpr const char* put_debt_sql =
@@ -114,52 +103,46 @@ constexpr const char* erase_usage_sql =
     "DELETE FROM usage_closed WHERE id IN (SELECT id FROM usage_closed WHERE id < ?3 + coalesce((SELECT "
     "min(id) "
     "FROM usage_closed), 0) AND start_wall + duration < ?1 ORDER BY id LIMIT ?2)";
-// One that is open already goes on.
-constexpr const char* open_usage_sql =
-    "INSERT INTO usage_open (kind, driver, volume, owner, container, framework, role, principal, user, "
-    "size_bytes, boot_id, start_wall, start_boot, labels, volume_type) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
-// What an open interval and a closed one have alike.
-#define DVDI_USAGE_TEXTS \
-  "role, driver, volume, volume_type, framework, principal, user, labels, owner, container"
 // An interval that began in another boot ends with what was last seen of that boot.
 constexpr const char* close_usage_sql =
-    "INSERT INTO usage_closed (kind, size_bytes, start_wall, duration, " DVDI_USAGE_TEXTS
-    ") SELECT ?1, size_bytes, start_wall, max(0, CASE WHEN boot_id = ?2 THEN ?3 ELSE coalesce((SELECT "
-    "last_boot FROM boots WHERE boots.boot_id = usage_open.boot_id), start_boot) END - "
-    "start_boot), " DVDI_USAGE_TEXTS
-    " FROM usage_open WHERE kind = ?4 AND driver = ?5 AND volume = ?6 AND owner = ?7 AND container = ?8";
-#undef DVDI_USAGE_TEXTS
-constexpr const char* closed_usage_sql =
-    "DELETE FROM usage_open WHERE kind = ?1 AND driver = ?2 AND volume = ?3 AND owner = ?4 AND container = "
-    "?5";
+    "INSERT INTO usage_closed (kind, size_bytes, start_wall, duration, role, driver, volume, volume_type, "
+    "framework, principal, user, labels, owner, container) VALUES (?1, ?2, ?3, max(0, CASE WHEN ?4 = ?5 THEN "
+    "?6 ELSE coalesce((SELECT last_boot FROM boots WHERE boot_id = ?4), ?7) END - ?7), ?8, ?9, ?10, ?11, "
+    "?12, ?13, ?14, ?15, ?16, ?17)";
+
+// How many rows that statement wrote.
+int write_container(Connection& connection, const char* sql, const ContainerRow& row) {
+  auto& statement = connection.statement(sql);
+  Binder bind(statement);
+  bind(row.key)(std::string(container_state_name(row.state)))(row.digest)(to_json(row.attribution))(
+      row.directory)(row.directory_is_ours)(std::int64_t{row.engine.pid})(
+      static_cast<std::int64_t>(row.engine.start_ticks));
+  if (row.init) {
+    bind(std::int64_t{row.init->pid})(static_cast<std::int64_t>(row.init->start_ticks));
+  } else {
+    bind.null().null();
+  }
+  bind(row.since);
+  if (row.ended) {
+    bind(*row.ended);
+  } else {
+    bind.null().null().null();
+  }
+  bind(row.watch)(row.note);
+  return statement.exec();
+}
 
 }  // namespace
 
 Status Transaction::put(const ContainerRow& row) {
-  const auto run = [&](const char* sql) {
-    auto& statement = connection_->statement(sql);
-    Binder bind(statement);
-    bind(row.key)(std::string(container_state_name(row.state)))(row.digest)(to_json(row.attribution))(
-        row.directory)(row.directory_is_ours)(std::int64_t{row.engine.pid})(
-        static_cast<std::int64_t>(row.engine.start_ticks));
-    if (row.init) {
-      bind(std::int64_t{row.init->pid})(static_cast<std::int64_t>(row.init->start_ticks));
-    } else {
-      bind.null().null();
-    }
-    bind(row.since);
-    if (row.ended) {
-      bind(*row.ended);
-    } else {
-      bind.null().null().null();
-    }
-    bind(row.watch)(row.note);
-    return statement.exec();
-  };
   return guarded("write a container", [&] {
-    if (row.ended || run(update_live_container_sql) == 0) run(put_container_sql);
+    if (row.ended || write_container(*connection_, update_live_container_sql, row) == 0)
+      write_container(*connection_, put_container_sql, row);
   });
+}
+
+Status Transaction::add(const ContainerRow& row) {
+  return guarded("write a new container", [&] { write_container(*connection_, add_container_sql, row); });
 }
 
 Status Transaction::erase(const ContainerKey& key) {
@@ -211,7 +194,7 @@ Status Transaction::put(const MountRow& row) {
     } else {
       bind.null();
     }
-    bind(row.has_secrets);
+    bind(row.has_secrets)(row.size_bytes)(row.volume_type);
     statement.exec();
   });
 }
@@ -227,7 +210,8 @@ Status Transaction::erase_mount(const VolumeKey& volume) {
 Status Transaction::put(const ReferenceRow& row) {
   return guarded("write a reference", [&] {
     auto& statement = connection_->statement(put_reference_sql);
-    Binder{statement}(row.container)(row.volume)(row.exclusive)(to_json(row.uses))(row.since);
+    Binder{statement}(row.container)(row.volume)(row.exclusive)(to_json(row.uses))(row.since)(row.size_bytes)(
+        row.volume_type);
     statement.exec();
   });
 }
@@ -299,14 +283,7 @@ Status Transaction::erase_foreign(const VolumeKey& volume) {
 Status Transaction::put(const VolumeRow& row) {
   return guarded("write a volume", [&] {
     auto& statement = connection_->statement(put_volume_sql);
-    Binder bind(statement);
-    bind(row.volume)(row.created_by_us);
-    if (row.size_bytes) {
-      bind(static_cast<std::int64_t>(*row.size_bytes));
-    } else {
-      bind.null();
-    }
-    bind(row.since)(row.type)(row.has_secrets);
+    Binder{statement}(row.volume)(row.created_by_us)(row.size_bytes)(row.since)(row.type)(row.has_secrets);
     statement.exec();
   });
 }
@@ -384,33 +361,15 @@ Status Transaction::record(const Event& event) {
   return written;
 }
 
-Status Transaction::open_usage(const UsageInterval& interval) {
-  return guarded("open a usage interval", [&] {
-    auto& statement = connection_->statement(open_usage_sql);
-    Binder bind(statement);
-    bind(std::string(kind_name(interval.kind)))(interval.volume)(interval.container)(
-        interval.attribution.framework)(interval.attribution.role)(interval.attribution.principal)(
-        interval.attribution.user);
-    if (interval.size_bytes) {
-      bind(static_cast<std::int64_t>(*interval.size_bytes));
-    } else {
-      bind.null();
-    }
-    bind(now_)(labels_json(interval.attribution))(interval.volume_type);
-    statement.exec();
-  });
-}
-
-Status Transaction::close_usage(UsageInterval::Kind kind, const VolumeKey& volume,
-                                const ContainerKey& container) {
+Status Transaction::close_usage(const UsageInterval& interval) {
   return guarded("close a usage interval", [&] {
     auto& statement = connection_->statement(close_usage_sql);
-    Binder{statement}(static_cast<std::int64_t>(kind))(now_.boot_id)(now_.boot)(std::string(kind_name(kind)))(
-        volume)(container);
-    if (statement.exec() == 0) return;
-    auto& closed = connection_->statement(closed_usage_sql);
-    Binder{closed}(std::string(kind_name(kind)))(volume)(container);
-    closed.exec();
+    const Attribution& whose = interval.attribution;
+    Binder{statement}(static_cast<std::int64_t>(interval.kind))(interval.size_bytes)(interval.start.wall)(
+        interval.start.boot_id)(now_.boot_id)(now_.boot)(interval.start.boot)(whose.role)(interval.volume)(
+        interval.volume_type)(whose.framework)(whose.principal)(whose.user)(labels_json(whose))(
+        interval.container);
+    statement.exec();
   });
 }
 

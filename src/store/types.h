@@ -99,6 +99,9 @@ struct MountRow {
   // any ("").
   std::optional<std::string> driver_id;
   bool has_secrets = false;  // it was asked for with secret options
+  // Of the volume when it was last mounted: what the time is billed by. As in VolumeRow.
+  std::optional<std::uint64_t> size_bytes;
+  std::string volume_type;
 
   const std::string& id_for_driver() const { return driver_id ? *driver_id : mount_id; }
   // Where the kernel's table has it.
@@ -117,6 +120,9 @@ struct ReferenceRow {
   };
   std::vector<Use> uses;  // one volume may appear at several paths
   Moment since;
+  // Of the volume at that time: what the use is billed by. As in VolumeRow.
+  std::optional<std::uint64_t> size_bytes;
+  std::string volume_type;
 };
 
 struct DebtRow {

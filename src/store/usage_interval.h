@@ -14,9 +14,11 @@ namespace dvdi {
 // order of their ends, unless somebody set the clock.
 constexpr std::int64_t usage_window = 1'000'000;
 
+// One that has come to its end. What goes on is in the books: a reference, a mount, a volume.
 struct UsageInterval {
   enum class Kind { referenced, mounted, provisioned } kind = Kind::referenced;
   VolumeKey volume;
+  Moment start;
   ContainerKey container = {};   // of a reference; empty otherwise
   Attribution attribution = {};  // of a reference; the task's id and name are not kept
   std::optional<std::uint64_t> size_bytes = {};

@@ -178,11 +178,9 @@ Status Reader::usage(const Moment& now, WallTime since, WallTime until, const Us
     // What is open, or was left open by a power cut.
     const RawStatement open = prepare(
         database,
-        select(
-            "CASE kind WHEN 'mounted' THEN 1 WHEN 'provisioned' THEN 2 ELSE 0 END, size_bytes, start_wall, 0",
-            texts,
-            ", start_boot, CASE WHEN i.boot_id = ?1 THEN ?2 ELSE coalesce(last_boot, start_boot) END"
-            " FROM usage_open i LEFT JOIN boots USING (boot_id)"));
+        select("kind, size_bytes, start_wall, 0", texts,
+               ", start_boot, CASE WHEN i.boot_id = ?1 THEN ?2 ELSE coalesce(last_boot, start_boot) END"
+               " FROM usage_open i LEFT JOIN boots USING (boot_id)"));
     sqlite3_bind_text(open.get(), 1, now.boot_id.data(), static_cast<int>(now.boot_id.size()), SQLITE_STATIC);
     sqlite3_bind_int64(open.get(), 2, nanoseconds(now.boot));
     const int after_texts = first_text + static_cast<int>(texts.size());

@@ -61,6 +61,11 @@ Status change_container(Transaction& transaction, ContainerRow& row, ContainerSt
   row.state = to;
   if (to == ContainerState::ended) row.ended = transaction.now();
   DVDI_CHECK(transaction.put(row));
+  return record_container(transaction, row, to, trace_id, reason);
+}
+
+Status record_container(Transaction& transaction, const ContainerRow& row, ContainerState to,
+                        const std::string& trace_id, const std::string& reason) {
   Event event = container_event(fmt::format("dvdi.container.{}", container_state_name(to)), row, trace_id);
   event.reason = reason;
   if (row.init && to == ContainerState::running) event.details["pid"] = row.init->pid;
@@ -88,43 +93,33 @@ Status forget_ended_containers(Transaction& transaction) {
   return transaction.erase_containers_ended_before(before);
 }
 
-Status refer(Transaction& transaction, const ContainerRow& container, const Request& request,
-             const Policy& policy, const std::string& trace_id) {
-  DVDI_TRY(const auto other,
-           transaction.reference_in_the_way(container.key, request.volume, request.exclusive));
-  if (other) {
-    return Error{.code = Code::conflict,
-                 .message = other->exclusive
-                                ? fmt::format("container {} has it exclusively", other->container.text())
-                                : fmt::format("exclusive access is asked for and container {} uses it",
-                                              other->container.text()),
-                 .driver = request.volume.driver,
-                 .volume = request.volume.name,
-                 .operation = "use",
-                 .hint = "wait for that container to end: `dvdi ps`"};
-  }
-  DVDI_TRY(const auto known, transaction.reference(container.key, request.volume));
-  return known ? Status() : add_reference(transaction, container, request, policy, trace_id);
+Status check_access(Transaction& transaction, const ContainerKey& container, const Request& request) {
+  DVDI_TRY(const auto other, transaction.reference_in_the_way(container, request.volume, request.exclusive));
+  if (!other) return {};
+  return Error{.code = Code::conflict,
+               .message = other->exclusive
+                              ? fmt::format("container {} has it exclusively", other->container.text())
+                              : fmt::format("exclusive access is asked for and container {} uses it",
+                                            other->container.text()),
+               .driver = request.volume.driver,
+               .volume = request.volume.name,
+               .operation = "use",
+               .hint = "wait for that container to end: `dvdi ps`"};
 }
 
 Status add_reference(Transaction& transaction, const ContainerRow& container, const Request& request,
                      const Policy& policy, const std::string& trace_id) {
-  const ReferenceRow row{.container = container.key,
-                         .volume = request.volume,
-                         .exclusive = request.exclusive,
-                         .uses = request.uses,
-                         .since = transaction.now()};
-  DVDI_CHECK(transaction.put(row));
   DVDI_TRY(const auto volume, transaction.volume(request.volume));
   VolumeFacts facts = facts_of(request.options, policy);
   if (volume && volume->size_bytes) facts.size_bytes = volume->size_bytes;
   if (volume && !volume->type.empty()) facts.type = volume->type;
-  DVDI_CHECK(transaction.open_usage({.kind = Kind::referenced,
-                                     .volume = request.volume,
-                                     .container = container.key,
-                                     .attribution = container.attribution,
-                                     .size_bytes = facts.size_bytes,
-                                     .volume_type = facts.type}));
+  DVDI_CHECK(transaction.put(ReferenceRow{.container = container.key,
+                                          .volume = request.volume,
+                                          .exclusive = request.exclusive,
+                                          .uses = request.uses,
+                                          .since = transaction.now(),
+                                          .size_bytes = facts.size_bytes,
+                                          .volume_type = facts.type}));
   Event event = container_event("dvdi.reference.added", container, trace_id);
   event.volume = request.volume;
   event.details["uses"] = uses_json(request.uses);
@@ -135,7 +130,13 @@ Status add_reference(Transaction& transaction, const ContainerRow& container, co
 Status unrefer(Transaction& transaction, const ContainerRow& container, const ReferenceRow& reference,
                const std::string& trace_id, const std::string& reason) {
   DVDI_CHECK(transaction.erase_reference(reference.container, reference.volume));
-  DVDI_CHECK(transaction.close_usage(Kind::referenced, reference.volume, reference.container));
+  DVDI_CHECK(transaction.close_usage({.kind = Kind::referenced,
+                                      .volume = reference.volume,
+                                      .start = reference.since,
+                                      .container = reference.container,
+                                      .attribution = container.attribution,
+                                      .size_bytes = reference.size_bytes,
+                                      .volume_type = reference.volume_type}));
   Event event = container_event("dvdi.reference.removed", container, trace_id);
   event.volume = reference.volume;
   event.reason = reason;
@@ -250,18 +251,23 @@ Status note_volume(Transaction& transaction, const VolumeKey& volume, bool creat
                                        .size_bytes = facts.size_bytes,
                                        .type = facts.type,
                                        .has_secrets = facts.has_secrets}));
-  DVDI_CHECK(transaction.open_usage({.kind = Kind::provisioned,
-                                     .volume = volume,
-                                     .size_bytes = facts.size_bytes,
-                                     .volume_type = facts.type}));
   Event event = volume_event(created_by_us ? "dvdi.volume.created" : "dvdi.volume.seen", volume, trace_id);
   if (facts.size_bytes) event.details["size_bytes"] = *facts.size_bytes;
   return transaction.record(event);
 }
 
+Status end_provisioned(Transaction& transaction, const VolumeRow& row) {
+  return transaction.close_usage({.kind = Kind::provisioned,
+                                  .volume = row.volume,
+                                  .start = row.since,
+                                  .size_bytes = row.size_bytes,
+                                  .volume_type = row.type});
+}
+
 Status forget_volume(Transaction& transaction, const VolumeKey& volume, const std::string& trace_id) {
+  DVDI_TRY(const auto known, transaction.volume(volume));
+  if (known) DVDI_CHECK(end_provisioned(transaction, *known));
   DVDI_CHECK(transaction.erase_volume(volume));
-  DVDI_CHECK(transaction.close_usage(Kind::provisioned, volume));
   return transaction.record(volume_event("dvdi.volume.removed", volume, trace_id));
 }
 

@@ -15,6 +15,9 @@ bool is_remembered(const ContainerRow& row, const Moment& now);
 
 Status change_container(Transaction& transaction, ContainerRow& row, ContainerState to,
                         const std::string& trace_id, const std::string& reason = {});
+// Only the event of it, where the row is written otherwise.
+Status record_container(Transaction& transaction, const ContainerRow& row, ContainerState to,
+                        const std::string& trace_id, const std::string& reason = {});
 // A container whose prepare failed: its row goes, so that it can be tried again.
 Status forget_failed_container(Transaction& transaction, const ContainerRow& row, const std::string& trace_id,
                                const std::string& error);
@@ -22,10 +25,8 @@ Status forget_failed_container(Transaction& transaction, const ContainerRow& row
 Status forget_ended_containers(Transaction& transaction);
 
 // conflict if somebody else has the volume exclusively, or has it at all and `request` is exclusive.
-Status refer(Transaction& transaction, const ContainerRow& container, const Request& request,
-             const Policy& policy, const std::string& trace_id);
-// As refer(), for a container that has the volume already, whoever else has it. It has no reference to it
-// yet.
+Status check_access(Transaction& transaction, const ContainerKey& container, const Request& request);
+// It has no reference to that volume yet.
 Status add_reference(Transaction& transaction, const ContainerRow& container, const Request& request,
                      const Policy& policy, const std::string& trace_id);
 Status unrefer(Transaction& transaction, const ContainerRow& container, const ReferenceRow& reference,
@@ -59,6 +60,8 @@ Status change_driver(Transaction& transaction, const std::string& driver, Driver
                      const std::string& reason, const std::string& trace_id);
 Status note_volume(Transaction& transaction, const VolumeKey& volume, bool created_by_us,
                    const VolumeFacts& facts, const std::string& trace_id);
+// Its provisioned time ends; whoever keeps the row lets another one begin.
+Status end_provisioned(Transaction& transaction, const VolumeRow& row);
 Status forget_volume(Transaction& transaction, const VolumeKey& volume, const std::string& trace_id);
 
 // The size that the option `size` gives, as Marathon and most drivers mean it: a whole number is GiB; K, M,

@@ -81,10 +81,7 @@ class ManagerRecover : public ManagerTest {
   void forget_all_but_mounts() {  // as if the ledger had been rebuilt
     put([](Transaction& transaction) -> Status {
       DVDI_TRY(const auto references, transaction.references());
-      for (const auto& one : references) {
-        DVDI_CHECK(transaction.erase_reference(one.container, one.volume));
-        DVDI_CHECK(transaction.close_usage(UsageInterval::Kind::referenced, one.volume, one.container));
-      }
+      for (const auto& one : references) DVDI_CHECK(transaction.erase_reference(one.container, one.volume));
       DVDI_TRY(const auto containers, transaction.containers());
       for (const auto& one : containers) DVDI_CHECK(transaction.erase(one.key));
       return {};

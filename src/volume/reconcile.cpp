@@ -52,11 +52,7 @@ Status forget_boot(Transaction& transaction, const std::string& trace_id) {
     if (row.since.boot_id == now) continue;
     // It existed all the time, but of the time between nothing is known here: billed up to what was last
     // seen, and from now on.
-    DVDI_CHECK(transaction.close_usage(UsageInterval::Kind::provisioned, row.volume));
-    DVDI_CHECK(transaction.open_usage({.kind = UsageInterval::Kind::provisioned,
-                                       .volume = row.volume,
-                                       .size_bytes = row.size_bytes,
-                                       .volume_type = row.type}));
+    DVDI_CHECK(end_provisioned(transaction, row));
     row.since = transaction.now();
     DVDI_CHECK(transaction.put(row));
   }

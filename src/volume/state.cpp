@@ -69,7 +69,13 @@ Status transition(Transaction& transaction, MountRow& row, MountState to, const 
                  .driver = row.volume.driver,
                  .volume = row.volume.name};
   }
-  if (from == mounted) DVDI_CHECK(transaction.close_usage(UsageInterval::Kind::mounted, row.volume));
+  if (from == mounted) {
+    DVDI_CHECK(transaction.close_usage({.kind = UsageInterval::Kind::mounted,
+                                        .volume = row.volume,
+                                        .start = current->since,
+                                        .size_bytes = current->size_bytes,
+                                        .volume_type = current->volume_type}));
+  }
   const bool settled = to == mounted || to == mounting || row.since.boot_id != transaction.now().boot_id;
   if (settled) row.unanswered.reset();
   if (cause.unanswered) row.unanswered = transaction.now().boot;
@@ -88,10 +94,8 @@ Status transition(Transaction& transaction, MountRow& row, MountState to, const 
   if (to == mounted) {
     row.mounted_since = transaction.now();
     DVDI_TRY(const auto volume, transaction.volume(row.volume));
-    DVDI_CHECK(transaction.open_usage({.kind = UsageInterval::Kind::mounted,
-                                       .volume = row.volume,
-                                       .size_bytes = volume ? volume->size_bytes : std::nullopt,
-                                       .volume_type = volume ? volume->type : std::string()}));
+    row.size_bytes = volume ? volume->size_bytes : std::nullopt;
+    row.volume_type = volume ? volume->type : std::string();
   }
   if (to == absent) {
     DVDI_CHECK(transaction.erase_mount(row.volume));
