@@ -26,6 +26,8 @@ bool of_a_command(const ContainerRow& row) { return row.key.owner == commands; }
 constexpr int times_of_a_look = 10;
 constexpr Duration longest_pace = std::chrono::seconds(5);
 constexpr std::string_view task_ended = "whose task has ended";
+// From an intent to the lock of whoever carries it out.
+constexpr Duration to_begin = std::chrono::seconds(1);
 constexpr Duration ask_drivers = std::chrono::seconds(10);  // each, when the books are rebuilt
 // Beyond the deadlines of the driver calls in it: locks, the ledger, looks at paths.
 constexpr Duration some_more = std::chrono::minutes(2);
@@ -238,7 +240,7 @@ Result<std::vector<Workers::Task>> Reconciler::State::look(std::optional<BootTim
   look_at_mounts(tasks, next);
   DVDI_CHECK(look_at_containers(tasks, next));
   const Context context = Context(parts.clock).with_timeout(some_more);
-  DVDI_TRY(const volume::Due due, parts.volumes.due(context));
+  DVDI_TRY(const volume::Due due, parts.volumes.due(context, to_begin));
   look_at_leftovers(due, tasks);
   look_at_volumes(due, tasks);
   sooner(next, due.next);

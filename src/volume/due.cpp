@@ -37,10 +37,7 @@ struct Waiting {
 
 void sooner(std::optional<BootTime>& next, BootTime then) { next = next ? std::min(*next, then) : then; }
 
-// Between an intent and the lock of whoever carries it out it looks as if nobody did.
-constexpr Duration to_begin = std::chrono::seconds(1);
-
-Status look_at_mounts(Reader& reader, LateTable& table, const Moment& now, Due& due) {
+Status look_at_mounts(Reader& reader, LateTable& table, const Moment& now, Duration to_begin, Due& due) {
   DVDI_TRY(const auto mounts, reader.unreferenced_mounts());
   std::vector<Waiting> waiting;
   for (const MountRow& row : mounts) {
@@ -72,14 +69,14 @@ Status look_at_mounts(Reader& reader, LateTable& table, const Moment& now, Due& 
 
 }  // namespace
 
-Result<Due> Manager::due(const Context& context) {
+Result<Due> Manager::due(const Context& context, Duration to_begin) {
   State& state = *state_;
   Due due;
   LateTable table(state_->mounts);
   DVDI_CHECK(state.read(context, "look for what is not settled", [&](Reader& reader) -> Status {
     due = {};
     const Moment now = state.parts.ledger.now(context.clock());
-    DVDI_CHECK(look_at_mounts(reader, table, now, due));
+    DVDI_CHECK(look_at_mounts(reader, table, now, to_begin, due));
     DVDI_TRY(const auto foreigns, reader.foreigns());
     due.books =
         std::ranges::any_of(foreigns, [&](const ForeignRow& row) { return table.lacks(row.mount_point); });

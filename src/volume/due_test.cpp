@@ -16,8 +16,8 @@ using testing::IsEmpty;
 
 class DueTest : public ManagerTest {
  protected:
-  Due due() {
-    auto found = manager->due(context());
+  Due due(Duration to_begin = Duration::zero()) {
+    auto found = manager->due(context(), to_begin);
     EXPECT_TRUE(found) << found.error().text();
     return found ? *found : Due{};
   }
@@ -147,10 +147,7 @@ TEST_F(DueTest, AForeignHolderThatWentIsCleared) {
 
 TEST_F(DueTest, AMountThatNobodyRefersToIsTakenDown) {
   ASSERT_TRUE(acquire("c1", {want("a")}));
-  put([&](Transaction& transaction) -> Status {
-    DVDI_CHECK(transaction.erase_reference(container("c1"), volume("a")));
-    return transaction.close_usage(UsageInterval::Kind::referenced, volume("a"), container("c1"));
-  });
+  put([&](Transaction& transaction) { return transaction.erase_reference(container("c1"), volume("a")); });
   EXPECT_THAT(due().volumes, ElementsAre(volume("a")));
   EXPECT_THAT(settle("a"), HasSubstr("a mount that nobody refers to"));
   EXPECT_EQ(fake->calls(Operation::unmount), 1U);
@@ -160,17 +157,17 @@ TEST_F(DueTest, AnIntentThatIsJustRecordedIsLeftToWhoeverRecordedIt) {
   ASSERT_TRUE(acquire("c1", {want("a")}));
   put([&](Transaction& transaction) -> Status {
     DVDI_CHECK(transaction.erase_reference(container("c1"), volume("a")));
-    DVDI_CHECK(transaction.close_usage(UsageInterval::Kind::referenced, volume("a"), container("c1")));
     DVDI_TRY(auto row, transaction.mount(volume("a")));
     return transition(transaction, *row, MountState::unmounting, {});
   });
   const BootTime begun = row("a")->since.boot;
-  const Due at_once = due();
+  const Due at_once = due(seconds(1));
   EXPECT_THAT(at_once.volumes, IsEmpty());
   ASSERT_TRUE(at_once.next);
   EXPECT_EQ(*at_once.next, begun + seconds(1));
+  EXPECT_THAT(due().volumes, ElementsAre(volume("a"))) << "at a start, nobody is on his way";
   clock.advance(seconds(1));
-  EXPECT_THAT(due().volumes, ElementsAre(volume("a"))) << "nobody was at work on it";
+  EXPECT_THAT(due(seconds(1)).volumes, ElementsAre(volume("a"))) << "nobody was at work on it";
   EXPECT_THAT(settle("a"), HasSubstr("an Unmount whose end was not recorded"));
 }
 

@@ -319,8 +319,9 @@ class Manager final : public Holdings {
   // was done or could not be done.
   std::vector<std::string> settle(const Context& context);
   // The same in pieces, for a reconciler: what is due now, and the work on one of those volumes. It is safe
-  // to settle a volume that is not due (any more).
-  Result<Due> due(const Context& context);
+  // to settle a volume that is not due (any more). An intent is due `to_begin` after it was recorded: until
+  // then whoever recorded it may still be on his way to the volume's lock.
+  Result<Due> due(const Context& context, Duration to_begin = Duration::zero());
   Result<Settled> settle_volume(const Context& context, const VolumeKey& volume);
   // Ends the `cleaning` containers that live until their unmount and that nobody works on. What they had is
   // settled with the volumes; a cleanup would take it from a container that was prepared meanwhile.
