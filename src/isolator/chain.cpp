@@ -321,10 +321,9 @@ Status Chain::isolate(const Context& context, const ContainerKey& key, pid_t pid
 
 Result<std::vector<Owed>> Chain::cleanup(const Context& context, const ContainerKey& key) {
   const std::string what = fmt::format("cleaning up {}", shown(key));
-  // Asked before a prepare is cancelled: a refusal must have no effect.
-  DVDI_CHECK(no_children(context, key));
   const auto call = std::make_shared<CleanupCall>();
   std::optional<std::stop_source> cancel;
+  bool asked_for_children = false;
   {
     Lock lock(mutex_);
     for (;;) {
@@ -332,6 +331,14 @@ Result<std::vector<Owed>> Chain::cleanup(const Context& context, const Container
       if (const auto children = children_in_memory(key); !children.empty())
         return children_are_there(key, children);
       const Entry* entry = find(key);
+      if (entry != nullptr && entry->preparing && !asked_for_children) {
+        // A refusal must have no effect, and to cancel a prepare is one.
+        asked_for_children = true;
+        lock.unlock();
+        DVDI_CHECK(no_children(context, key));
+        lock.lock();
+        continue;
+      }
       if (entry == nullptr || !entry->cleaning) break;
       const auto other = entry->cleaning;
       DVDI_CHECK(changed_.wait(context, lock, [&] { return other->answer.has_value(); }, what));

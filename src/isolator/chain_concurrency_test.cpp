@@ -254,6 +254,22 @@ TEST_F(ChainConcurrency, AParentIsNotCleanedUpWhileAChildIsPrepared) {
   EXPECT_THAT(log.lines(), ElementsAre("prepare one", "cleanup one", "cleanup one"));
 }
 
+TEST_F(ChainConcurrency, ACleanupThatIsRefusedCancelsNoPrepare) {
+  const auto one = chain({"one", blocking()});
+  Result<v1::ContainerLaunchInfo> first;
+  std::jthread runs([&] { first = prepare(*one); });
+  inside.wait();
+  books.set_children({"c.x"});
+  const auto refused = one->cleanup(context, key);
+  go_on.count_down();
+  runs.join();
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Code::failed_precondition);
+  EXPECT_THAT(refused.error().message, HasSubstr("'c.x'"));
+  EXPECT_TRUE(first) << first.error().text();
+  EXPECT_THAT(log.lines(), ElementsAre("prepare one"));
+}
+
 TEST_F(ChainConcurrency, DifferentContainersAreWorkedOnAtTheSameTime) {
   std::latch both{2};
   const auto one = chain({"one", {.prepare = [&](const Context&, Preparation&) -> Status {
