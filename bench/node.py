@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 
+LONGEST_RUN = 600  # seconds, of one program
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
 import support  # noqa: E402  # pylint: disable=wrong-import-position
@@ -46,9 +47,9 @@ class BenchNode(support.Node):
         return plugin
 
     def tool(self, name, *args):
-        """One of the programs of bench/, which prints a line of JSON."""
+        """One of the programs of bench/, which prints a line of JSON. subprocess.TimeoutExpired where it takes far too long."""
         done = subprocess.run([str(self.tools / f"bench_{name}"), *map(str, args)], stdin=subprocess.DEVNULL, text=True,
-                              capture_output=True, check=False, env=self.environment())
+                              capture_output=True, check=False, env=self.environment(), timeout=LONGEST_RUN)
         if done.returncode != 0:
             raise RuntimeError(f"bench_{name} {args}: {done.stderr}")
         return json.loads(done.stdout)
