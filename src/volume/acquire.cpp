@@ -72,18 +72,38 @@ Status Manager::State::intend(Transaction& transaction, const Context& context, 
                                                           .directory = holder.directory,
                                                           .directory_is_ours = holder.directory_is_ours,
                                                           .since = transaction.now()});
+  // First what there is: a container whose volumes are all mounted is prepared at once.
+  std::vector<std::optional<MountRow>> rows(requests.size());
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    DVDI_TRY(rows[i], transaction.mount(requests[i].volume));
+    const auto& row = rows[i];
+    // Where a server is behind it, the table alone does not tell: whoever has the volume's lock asks.
+    const bool whole = row && row->state == MountState::mounted &&
+                       (!row->identity || (shows(table, *row) && !has_server(row->identity->fs_type)));
+    if (whole) intent.mounted[i] = Mounted{requests[i].volume, row->mount_point, row->identity};
+  }
+  const bool becomes_prepared = intent.ready() && !intent.known;
   if (!intent.known) {
     container.engine = engine;
+    container.state = becomes_prepared ? ContainerState::prepared : ContainerState::preparing;
     if (existing) {
       DVDI_CHECK(transaction.put(container));
     } else {
-      DVDI_CHECK(change_container(transaction, container, ContainerState::preparing, context.trace_id()));
+      DVDI_CHECK(transaction.add(container));
+      DVDI_CHECK(record_container(transaction, container, ContainerState::preparing, context.trace_id()));
     }
   }
   for (std::size_t i = 0; i < requests.size(); ++i) {
     const Request& request = requests[i];
-    if (!intent.known) DVDI_CHECK(refer(transaction, container, request, policy, context.trace_id()));
-    DVDI_TRY(auto row, transaction.mount(request.volume));
+    auto& row = rows[i];
+    if (!intent.known) {
+      DVDI_CHECK(check_access(transaction, container.key, request));
+      std::optional<ReferenceRow> known;
+      if (existing) {
+        DVDI_TRY(known, transaction.reference(container.key, request.volume));
+      }
+      if (!known) DVDI_CHECK(add_reference(transaction, container, request, policy, context.trace_id()));
+    }
     const bool secrets = has_secrets(request.options, policy);
     if (secrets) {
       DVDI_TRY(const auto volume, transaction.volume(request.volume));
@@ -100,15 +120,9 @@ Status Manager::State::intend(Transaction& transaction, const Context& context, 
       DVDI_CHECK(transition(transaction, *row, MountState::mounting, {.trace_id = context.trace_id()}));
       intent.ours[i] = row;
     }
-    // Where a server is behind it, the table alone does not tell: whoever has the volume's lock asks.
-    const bool whole = row->state == MountState::mounted &&
-                       (!row->identity || (shows(table, *row) && !has_server(row->identity->fs_type)));
-    if (whole) intent.mounted[i] = Mounted{request.volume, row->mount_point, row->identity};
   }
-  if (intent.ready() && !intent.known) {
-    return change_container(transaction, container, ContainerState::prepared, context.trace_id());
-  }
-  return {};
+  if (!becomes_prepared) return {};
+  return record_container(transaction, container, ContainerState::prepared, context.trace_id());
 }
 
 Result<bool> Manager::State::mark_prepared_if_all_mounted(Transaction& transaction, const ContainerKey& key,

@@ -133,13 +133,15 @@ TEST_F(StateTest, UsageIsOfTheTypeThatTheVolumeHas) {
   put([&](Transaction& transaction) -> Status {
     DVDI_CHECK(transaction.put(container));
     Request request{.volume = volume("a"), .options = options};
-    DVDI_CHECK(refer(transaction, container, request, policy, "t"));  // before anybody knows the volume
+    DVDI_CHECK(
+        add_reference(transaction, container, request, policy, "t"));  // before anybody knows the volume
     DVDI_CHECK(transition(transaction, mount, mounting, {}));
     DVDI_CHECK(note_volume(transaction, volume("a"), false, facts_of(options, policy), "t"));
     DVDI_CHECK(transition(transaction, mount, mounted, {}));
     container.key.id = "d";
     DVDI_CHECK(transaction.put(container));
-    return refer(transaction, container, {.volume = volume("a")}, policy, "t");  // says no type itself
+    return add_reference(transaction, container, {.volume = volume("a")}, policy,
+                         "t");  // says no type itself
   });
   std::vector<std::string> types;
   const auto read = ledger->read(context(), "test", [&](Reader& reader) {
