@@ -1,6 +1,8 @@
 // ARCHITECTURE.md's table of states: what is in it happens and writes the event it names, nothing else does.
 #include "volume/state.h"
 
+#include <fmt/format.h>
+
 #include <map>
 
 #include "volume/books.h"
@@ -125,9 +127,10 @@ TEST(FactsOf, KeepATypeButNeverASecret) {
   EXPECT_EQ(facts_of({{"volumetype", "hunter2"}}, careful).type, "");
 }
 
-TEST_F(StateTest, UsageIsOfTheTypeThatTheVolumeHas) {
+TEST_F(StateTest, UsageIsOfTheTypeThatTheVolumeHasAndOfWhoHasIt) {
   const driver::Options options = {{"type", "gp3"}, {"size", "1"}};
   ContainerRow container{.key = {"run", "c"}};
+  container.attribution.role = "r";
   container.attribution.labels = {{"team", "a"}};
   MountRow mount = new_mount(volume("a"));
   put([&](Transaction& transaction) -> Status {
@@ -143,17 +146,40 @@ TEST_F(StateTest, UsageIsOfTheTypeThatTheVolumeHas) {
     return add_reference(transaction, container, {.volume = volume("a")}, policy,
                          "t");  // says no type itself
   });
-  std::vector<std::string> types;
-  const auto read = ledger->read(context(), "test", [&](Reader& reader) {
-    return reader.usage(ledger->now(clock), WallTime::min(), WallTime::max(),
-                        UsageColumns{.type = true, .labels = true}, [&](const UsageRecord& record) {
-                          types.push_back(std::string(record.type) + " " + std::string(record.labels));
-                          return true;
-                        });
+  const auto intervals = [&](bool open) {
+    std::vector<std::string> found;
+    const auto read = ledger->read(context(), "test", [&](Reader& reader) {
+      const UsageColumns columns{.type = true, .container = true, .role = true, .labels = true};
+      return reader.usage(
+          ledger->now(clock), WallTime::min(), WallTime::max(), columns, [&](const UsageRecord& record) {
+            if (record.open != open) return true;
+            found.push_back(fmt::format("{} {} {} {} {} {}", static_cast<int>(record.kind), record.container,
+                                        record.role, record.type, *record.size_bytes >> 30U, record.labels));
+            return true;
+          });
+    });
+    EXPECT_TRUE(read) << read.error().text();
+    return found;
+  };
+  const std::string by_c = R"(0 c r gp3 1 {"team":"a"})";
+  const std::string by_d = R"(0 d r gp3 1 {"team":"a"})";
+  EXPECT_THAT(intervals(true), testing::UnorderedElementsAre(by_c, by_d, "1   gp3 1 ", "2   gp3 1 "));
+  EXPECT_THAT(intervals(false), testing::IsEmpty());
+
+  // What ends is billed as what went on; and a mount is one only while it is mounted.
+  put([&](Transaction& transaction) -> Status {
+    DVDI_TRY(const auto reference, transaction.reference(container.key, volume("a")));
+    DVDI_CHECK(unrefer(transaction, container, *reference, "t"));
+    return transition(transaction, mount, unmounting, {});
   });
-  ASSERT_TRUE(read) << read.error().text();
-  EXPECT_THAT(types,
-              testing::UnorderedElementsAre(R"(gp3 {"team":"a"})", "gp3 ", "gp3 ", R"(gp3 {"team":"a"})"));
+  EXPECT_THAT(intervals(true), testing::UnorderedElementsAre(by_c, "2   gp3 1 "));
+  EXPECT_THAT(intervals(false), testing::UnorderedElementsAre(by_d, "1   gp3 1 "));
+  put([&](Transaction& transaction) -> Status {
+    DVDI_CHECK(transition(transaction, mount, absent, {}));
+    return forget_volume(transaction, volume("a"), "t");
+  });
+  EXPECT_THAT(intervals(true), testing::ElementsAre(by_c));
+  EXPECT_THAT(intervals(false), testing::UnorderedElementsAre(by_d, "1   gp3 1 ", "2   gp3 1 "));
 }
 
 }  // namespace
