@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <boost/json/monotonic_resource.hpp>
 
 #include "base/sha256.h"
 
@@ -14,8 +15,8 @@ void put(json::object& to, std::string_view name, const std::string& text) {
   if (!text.empty()) to[name] = text;
 }
 
-json::object data_of(const Event& event) {
-  json::object data;
+json::object data_of(const Event& event, const boost::json::storage_ptr& memory) {
+  json::object data(memory);
   if (event.container) {
     data["owner"] = event.container->owner;
     data["container"] = event.container->id;
@@ -27,7 +28,7 @@ json::object data_of(const Event& event) {
   put(data, "task_name", event.attribution.task_name);
   put(data, "user", event.attribution.user);
   if (!event.attribution.labels.empty()) {
-    json::object labels;
+    json::object labels(memory);
     for (const auto& [key, text] : event.attribution.labels) labels[key] = text;
     data["labels"] = std::move(labels);
   }
@@ -42,7 +43,8 @@ json::object data_of(const Event& event) {
   put(data, "error", event.error);
   put(data, "reason", event.reason);
   if (event.peer) {
-    data["peer"] = json::object{{"uid", event.peer->uid}, {"gid", event.peer->gid}, {"pid", event.peer->pid}};
+    data["peer"] =
+        json::object({{"uid", event.peer->uid}, {"gid", event.peer->gid}, {"pid", event.peer->pid}}, memory);
   }
   for (const auto& member : event.details) data[member.key()] = member.value();
   return data;
@@ -67,7 +69,10 @@ const std::string& genesis_hash() {
 
 std::string event_body(const Event& event, std::uint64_t sequence, const std::string& node_id,
                        const std::string& previous_hash, WallTime time) {
-  json::object body;
+  // All of it is freed at once, and most events need no more than this.
+  std::array<unsigned char, 4096> space{};
+  boost::json::monotonic_resource memory(space.data(), space.size());
+  json::object body(&memory);
   body["specversion"] = "1.0";
   body["id"] = fmt::format("{}-{}", node_id, sequence);
   body["source"] = "/dvdi/node/" + node_id;
@@ -79,7 +84,7 @@ std::string event_body(const Event& event, std::uint64_t sequence, const std::st
   body["sequence"] = fmt::format("{:020}", sequence);
   put(body, "traceid", event.trace_id);
   body["previoushash"] = previous_hash;
-  body["data"] = data_of(event);
+  body["data"] = data_of(event, body.storage());
   return json::serialize(body);
 }
 

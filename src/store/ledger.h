@@ -143,7 +143,7 @@ class Transaction : public Reader {
   Status erase_events(std::uint64_t up_to);
   // Up to `most` closed intervals that ended before that; how many they were.
   Result<std::uint64_t> erase_usage(WallTime before, std::size_t most);
-  Status record(const Event& event);  // names the context's caller, if it has one
+  Status record(Event event);  // names the context's caller, if it has one
 
   // The use ends now. One that began in another boot ended with what was last seen of that boot.
   Status close_usage(const UsageInterval& interval);
@@ -152,8 +152,14 @@ class Transaction : public Reader {
   Moment now_;
   const std::string* node_id_;
   std::optional<Caller> caller_;
-  // Of the last event that this transaction wrote: what the next one follows.
-  std::optional<std::pair<std::uint64_t, std::string>> last_event_;
+  Status find_last_event();
+  // What the next event follows, once there was one.
+  struct LastEvent {
+    std::int64_t sequence = 0;
+    std::string hash;
+    std::int64_t total_bytes = 0;
+  };
+  std::optional<LastEvent> last_event_;
 };
 
 // How the transactions of this process went. By the machine's clock: it is about locks and the disk.

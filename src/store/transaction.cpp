@@ -94,8 +94,12 @@ constexpr const char* put_driver_sql =
     "VALUES (?, ?, ?, ?, ?, ?)";
 constexpr const char* put_meta_sql = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)";
 constexpr const char* event_sql =
-    "INSERT INTO events (sequence, body, hash, wall, total_bytes) VALUES (?1, ?2, ?3, ?4, ?5 + "
-    "coalesce((SELECT total_bytes FROM events ORDER BY sequence DESC LIMIT 1), 0))";
+    "INSERT INTO events (sequence, body, hash, wall, total_bytes) VALUES (?, ?, ?, ?, ?)";
+// Never a number again: events that somebody removed from the end leave a gap that the next one shows.
+constexpr const char* before_event_sql =
+    "SELECT max(coalesce(sequence, 0), coalesce((SELECT max(last_event) FROM boots), 0)), hash, total_bytes "
+    "FROM (SELECT 1) LEFT JOIN (SELECT sequence, hash, total_bytes FROM events ORDER BY sequence DESC LIMIT "
+    "1)";
 constexpr const char* erase_events_sql = "DELETE FROM events WHERE sequence <= ?";
 // The oldest are first. One that ended later by a clock that was wrong keeps none behind it, and none beyond
 // `usage_window` is looked at.
@@ -338,23 +342,34 @@ Result<std::uint64_t> Transaction::erase_usage(WallTime before, std::size_t most
   });
 }
 
-Status Transaction::record(const Event& event) {
-  if (!last_event_) {
-    DVDI_TRY(auto head, this->head());
-    // Never a number again: events that somebody removed from the end leave a gap that the next one shows.
-    DVDI_TRY(const std::uint64_t highest, highest_event());
-    last_event_.emplace(highest, std::move(head.second));
-  }
-  auto& [sequence, hash] = *last_event_;
-  ++sequence;
-  Event named = event;
-  named.peer = caller_;
-  const std::string body = event_body(named, sequence, *node_id_, hash, now_.wall);
+Status Transaction::find_last_event() {
+  return guarded("read the newest event", [&] {
+    auto& statement = connection_->statement(before_event_sql);
+    statement.executeStep();
+    Columns columns(statement);
+    LastEvent& last = last_event_.emplace();
+    last.sequence = columns.number();
+    if (columns.is_null()) {
+      last.hash = genesis_hash();
+    } else {
+      last.hash = columns.text();
+      last.total_bytes = columns.number();
+    }
+    statement.reset();
+  });
+}
+
+Status Transaction::record(Event event) {
+  if (!last_event_) DVDI_CHECK(find_last_event());
+  event.peer = caller_;
+  LastEvent& last = *last_event_;
+  const std::string body =
+      event_body(event, static_cast<std::uint64_t>(++last.sequence), *node_id_, last.hash, now_.wall);
+  last.hash = sha256_hex(body);
+  last.total_bytes += static_cast<std::int64_t>(body.size() + last.hash.size());
   auto written = guarded("write an event", [&] {
     auto& statement = connection_->statement(event_sql);
-    hash = sha256_hex(body);
-    Binder{statement}(static_cast<std::int64_t>(sequence))(body)(hash)(now_.wall)(
-        static_cast<std::int64_t>(body.size() + hash.size()));
+    Binder{statement}(last.sequence)(body)(last.hash)(now_.wall)(last.total_bytes);
     statement.exec();
   });
   if (!written) last_event_.reset();

@@ -8,6 +8,7 @@
 #include <cctype>
 #include <charconv>
 #include <limits>
+#include <utility>
 
 #include "base/random.h"
 #include "volume/secret_values.h"
@@ -72,7 +73,7 @@ Status record_container(Transaction& transaction, const ContainerRow& row, Conta
   if (to == ContainerState::ended && row.since.boot_id == transaction.now().boot_id) {
     event.duration = transaction.now().boot - row.since.boot;
   }
-  return transaction.record(event);
+  return transaction.record(std::move(event));
 }
 
 Status forget_failed_container(Transaction& transaction, const ContainerRow& row, const std::string& trace_id,
@@ -80,7 +81,7 @@ Status forget_failed_container(Transaction& transaction, const ContainerRow& row
   DVDI_CHECK(transaction.erase(row.key));
   Event event = container_event("dvdi.container.failed", row, trace_id);
   event.error = error;
-  return transaction.record(event);
+  return transaction.record(std::move(event));
 }
 
 bool is_remembered(const ContainerRow& row, const Moment& now) {
@@ -124,7 +125,7 @@ Status add_reference(Transaction& transaction, const ContainerRow& container, co
   event.volume = request.volume;
   event.details["uses"] = uses_json(request.uses);
   if (request.exclusive) event.details["exclusive"] = true;
-  return transaction.record(event);
+  return transaction.record(std::move(event));
 }
 
 Status unrefer(Transaction& transaction, const ContainerRow& container, const ReferenceRow& reference,
@@ -144,7 +145,7 @@ Status unrefer(Transaction& transaction, const ContainerRow& container, const Re
   if (reference.since.boot_id == transaction.now().boot_id) {
     event.duration = transaction.now().boot - reference.since.boot;
   }
-  return transaction.record(event);
+  return transaction.record(std::move(event));
 }
 
 Status owe(Transaction& transaction, const MountRow& row, const std::string& error, const Policy& policy,
@@ -171,7 +172,7 @@ Status owe(Transaction& transaction, const MountRow& row, const std::string& err
   event.attempt = debt.attempts;
   event.error = error;
   if (!debt.parked) event.details["next_try"] = rfc3339(debt.next_try.wall);
-  return transaction.record(event);
+  return transaction.record(std::move(event));
 }
 
 Status settle_debt(Transaction& transaction, const VolumeKey& volume, const std::string& trace_id,
@@ -182,7 +183,7 @@ Status settle_debt(Transaction& transaction, const VolumeKey& volume, const std:
   Event event = volume_event(taken_over ? "dvdi.debt.taken_over" : "dvdi.debt.paid", volume, trace_id);
   event.mount_id = debt->mount_id;
   event.attempt = debt->attempts;
-  return transaction.record(event);
+  return transaction.record(std::move(event));
 }
 
 Status resume_debt(Transaction& transaction, const VolumeKey& volume, const std::string& trace_id) {
@@ -196,7 +197,7 @@ Status resume_debt(Transaction& transaction, const VolumeKey& volume, const std:
   debt->attempts = 0;
   debt->next_try = transaction.now();
   DVDI_CHECK(transaction.put(*debt));
-  return transaction.record(event);
+  return transaction.record(std::move(event));
 }
 
 Status note_foreign(Transaction& transaction, const MountRow& row, const std::string& evidence,
@@ -210,14 +211,14 @@ Status note_foreign(Transaction& transaction, const MountRow& row, const std::st
   Event event = volume_event("dvdi.foreign.found", row.volume, trace_id);
   event.mount_point = row.mount_point;
   event.reason = evidence;
-  return transaction.record(event);
+  return transaction.record(std::move(event));
 }
 
 Status clear_foreign(Transaction& transaction, const ForeignRow& row, const std::string& trace_id) {
   DVDI_CHECK(transaction.erase_foreign(row.volume));
   Event event = volume_event("dvdi.foreign.cleared", row.volume, trace_id);
   event.mount_point = row.mount_point;
-  return transaction.record(event);
+  return transaction.record(std::move(event));
 }
 
 Status change_driver(Transaction& transaction, const std::string& driver, DriverState to,
@@ -234,7 +235,7 @@ Status change_driver(Transaction& transaction, const std::string& driver, Driver
   event.details["from"] = driver_state_name(from);
   if (row && row->since.boot_id == transaction.now().boot_id)
     event.duration = transaction.now().boot - row->since.boot;
-  return transaction.record(event);
+  return transaction.record(std::move(event));
 }
 
 Status note_volume(Transaction& transaction, const VolumeKey& volume, bool created_by_us,
@@ -253,7 +254,7 @@ Status note_volume(Transaction& transaction, const VolumeKey& volume, bool creat
                                        .has_secrets = facts.has_secrets}));
   Event event = volume_event(created_by_us ? "dvdi.volume.created" : "dvdi.volume.seen", volume, trace_id);
   if (facts.size_bytes) event.details["size_bytes"] = *facts.size_bytes;
-  return transaction.record(event);
+  return transaction.record(std::move(event));
 }
 
 Status end_provisioned(Transaction& transaction, const VolumeRow& row) {

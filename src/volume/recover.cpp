@@ -8,6 +8,7 @@
 #include <set>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 
 #include "base/sync.h"
 #include "linux/mount_holders.h"
@@ -469,7 +470,7 @@ Status Recovery::note_kept() {
         event.attribution = row->attribution;
         event.reason = row->note;
         event.trace_id = context_.trace_id();
-        DVDI_CHECK(transaction.record(event));
+        DVDI_CHECK(transaction.record(std::move(event)));
       }
       return {};
     }));

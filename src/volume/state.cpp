@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 
 #include "base/random.h"
 
@@ -114,7 +115,7 @@ Status transition(Transaction& transaction, MountRow& row, MountState to, const 
   event.trace_id = cause.trace_id;
   event.details["from"] = mount_state_name(from);
   if (event.type == "dvdi.mount.lost") event.details["to"] = mount_state_name(to);
-  return transaction.record(event);
+  return transaction.record(std::move(event));
 }
 
 }  // namespace dvdi::volume
