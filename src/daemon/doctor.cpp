@@ -78,9 +78,8 @@ Finding propagation(const std::string& state_dir) {
   if (entry->shared) return {Level::ok, "propagation", where + ", which is shared", ""};
   return {Level::warning, "propagation", where + ", which is private",
           "mounts made below it are not seen by programs in other mount namespaces, and an unmount does not "
-          "reach "
-          "copies there: `mount --make-rshared " +
-              entry->mount_point + "`"};
+          "reach copies there: `mount --make-rshared " +
+              std::string(entry->mount_point) + "`"};
 }
 
 Finding device(const char* path, const char* subject, const char* needed_for) {

@@ -131,7 +131,7 @@ TEST_F(EngineTest, AContainerThatAnotherProgramLaunches) {
   const auto mounts = [&] {
     std::vector<std::string> found;
     const auto table = MountTable::read();
-    for (const MountEntry* entry : table->beneath(state_dir_)) found.push_back(entry->mount_point);
+    for (const MountEntry* entry : table->beneath(state_dir_)) found.emplace_back(entry->mount_point);
     return found;
   };
   std::filesystem::create_directories(state_dir_ + "/agent/c");

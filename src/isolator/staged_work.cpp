@@ -59,7 +59,7 @@ Status unmount_all(const std::string& path) {
     bool progress = false;
     first.reset();
     for (const MountEntry* entry : std::views::reverse(entries)) {
-      if (::umount2(entry->mount_point.c_str(), UMOUNT_NOFOLLOW) == 0) {
+      if (::umount2(std::string(entry->mount_point).c_str(), UMOUNT_NOFOLLOW) == 0) {
         progress = true;
         continue;
       }

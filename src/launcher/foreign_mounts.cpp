@@ -23,14 +23,14 @@ bool lies_in(std::string_view path, std::string_view folder) { return relative_t
 }  // namespace
 
 Status drop_mounts(const std::vector<std::string>& folders, const std::string& keep) {
-  std::set<std::string> hidden;  // below something that was mounted over it: no path leads there
+  std::set<std::string, std::less<>> hidden;  // below something that was mounted over it: no path leads there
   for (int round = 0; round < max_rounds && !folders.empty(); ++round) {
     DVDI_TRY(const MountTable table, MountTable::read());
     std::set<std::string> points;
     for (const std::string& folder : folders) {
       for (const MountEntry* entry : table.beneath(folder)) {
         const bool kept = entry->mount_point == "/" || (!keep.empty() && lies_in(keep, entry->mount_point));
-        if (!kept && !hidden.contains(entry->mount_point)) points.insert(entry->mount_point);
+        if (!kept && !hidden.contains(entry->mount_point)) points.emplace(entry->mount_point);
       }
     }
     if (points.empty()) return {};

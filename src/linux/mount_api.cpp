@@ -158,10 +158,10 @@ Result<v1::MountIdentity> mount_identity(int fd) {
     identity.set_mount_id(entry.id);
     identity.set_major(entry.major);
     identity.set_minor(entry.minor);
-    identity.set_root(entry.root);
-    identity.set_source(entry.source);
-    identity.set_fs_type(entry.fs_type);
-    identity.set_mount_point(entry.mount_point);
+    identity.set_root(std::string(entry.root));
+    identity.set_source(std::string(entry.source));
+    identity.set_fs_type(std::string(entry.fs_type));
+    identity.set_mount_point(std::string(entry.mount_point));
     return identity;
   }
   return Error{.code = Code::failed_precondition,

@@ -68,7 +68,7 @@ class MountApi : public testing::Test {
     const MountEntry* entry = table->at(path.native());
     EXPECT_NE(entry, nullptr) << path;
     if (entry == nullptr) return false;
-    return ("," + entry->options + ",").find(fmt_option(option)) != std::string::npos;
+    return ("," + std::string(entry->options) + ",").find(fmt_option(option)) != std::string::npos;
   }
   static std::string fmt_option(std::string_view option) { return "," + std::string(option) + ","; }
 

@@ -188,7 +188,7 @@ class Search {
       by_device_[device_key(trees[i].major, trees[i].minor)].push_back(i);
       const MountEntry* entry = own.at(trees[i].mount_point);
       const MountEntry* parent = entry == nullptr ? nullptr : own.by_id(entry->parent);
-      if (parent != nullptr) own_[i] = *parent;
+      own_[i] = parent;
     }
   }
 
@@ -219,7 +219,7 @@ class Search {
         holders_[tree] = {.mount_namespace = mount_namespace,
                           .pid = pid,
                           .program = printable(program, 32),
-                          .mount_point = one.mount_point};
+                          .mount_point = std::string(one.mount_point)};
       }
     }
     return {};
@@ -239,7 +239,7 @@ class Search {
   const std::function<bool(std::size_t, std::uint64_t)>& ignore_;
   std::vector<MountHolder> holders_;
   std::unordered_set<std::uint64_t> own_ids_;
-  std::vector<std::optional<MountEntry>> own_;  // the mount that ours lies on, in our own table
+  std::vector<const MountEntry*> own_;  // the mount that ours lies on, in our own table
   std::unordered_map<std::uint64_t, std::vector<std::size_t>> by_device_;
 };
 

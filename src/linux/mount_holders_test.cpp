@@ -60,7 +60,10 @@ class MountHolders : public testing::Test {
     ASSERT_TRUE(table);
     const MountEntry* entry = table->at(source);
     ASSERT_NE(entry, nullptr);
-    tree = {.major = entry->major, .minor = entry->minor, .root = entry->root, .mount_point = source};
+    tree = {.major = entry->major,
+            .minor = entry->minor,
+            .root = std::string(entry->root),
+            .mount_point = source};
   }
   MountHolder holder(const std::function<bool(std::size_t, std::uint64_t)>& ignore = {}) const {
     const auto found = find_mount_holders(Context(), {tree}, ignore);
@@ -157,7 +160,7 @@ TEST_F(MountHolders, TheTableAnswersAsTheKernel) {
   const auto table = MountTable::read();
   ASSERT_TRUE(table);
   std::vector<std::string> paths = {"/", source, hidden, folder, folder + "/other"};
-  for (const MountEntry& one : table->entries()) paths.push_back(one.mount_point);
+  for (const MountEntry& one : table->entries()) paths.emplace_back(one.mount_point);
   std::size_t looked_at = 0;
   for (const std::string& path : paths) {
     struct statx status{};

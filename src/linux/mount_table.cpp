@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <span>
 
 #include "base/sync.h"
 #include "base/text.h"
@@ -22,45 +23,54 @@ constexpr std::size_t table_limit = std::size_t{64} << 20;  // some 400,000 moun
 
 bool octal(char c) { return c >= '0' && c <= '7'; }
 
-// The kernel writes space, tab, newline, backslash and # as \ooo.
-std::string unescape(std::string_view text) {
-  std::string out;
-  out.reserve(text.size());
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '\\' && i + 3 < text.size() && octal(text[i + 1]) && octal(text[i + 2]) &&
-        octal(text[i + 3])) {
-      const int byte = (text[i + 1] - '0') * 64 + (text[i + 2] - '0') * 8 + (text[i + 3] - '0');
-      out += static_cast<char>(byte);
-      i += 3;
+// The kernel writes space, tab, newline, backslash and # as \ooo. In place: what is decoded is shorter.
+std::string_view unescape(std::span<char> text) {
+  auto escape = std::ranges::find(text, '\\');
+  auto out = escape;
+  for (auto in = escape; in != text.end(); ++out) {
+    if (*in == '\\' && text.end() - in > 3 && octal(in[1]) && octal(in[2]) && octal(in[3])) {
+      *out = static_cast<char>((in[1] - '0') * 64 + (in[2] - '0') * 8 + (in[3] - '0'));
+      in += 4;
     } else {
-      out += text[i];
+      *out = *in++;
     }
   }
-  return out;
+  return {text.begin(), out};
+}
+
+std::string_view view(std::span<char> text) { return {text.data(), text.size()}; }
+
+// What comes before the first `end` in `rest`, which is what comes after it then; all of it, if there is
+// none.
+std::span<char> cut(std::span<char>& rest, char end) {
+  const auto found = std::ranges::find(rest, end);
+  const std::span<char> before(rest.begin(), found);
+  rest = found == rest.end() ? std::span<char>() : std::span<char>(found + 1, rest.end());
+  return before;
 }
 
 // "36 35 98:0 /mnt1 /mnt2 rw,noatime shared:1 master:2 - ext3 /dev/root rw,errors=continue". Fields are
 // separated by exactly one space; a source may be empty.
-std::optional<MountEntry> parse_line(std::string_view line) {
-  const std::vector<std::string_view> fields = split(line, ' ');
-  const auto dash = std::find(fields.begin(), fields.end(), "-");
-  if (dash - fields.begin() < 6 || fields.end() - dash < 4) return std::nullopt;
+std::optional<MountEntry> parse_line(std::span<char> line) {
   MountEntry entry;
-  const auto colon = fields[2].find(':');
-  if (colon == std::string_view::npos || !read_number(fields[0], entry.id) ||
-      !read_number(fields[1], entry.parent) || !read_number(fields[2].substr(0, colon), entry.major) ||
-      !read_number(fields[2].substr(colon + 1), entry.minor)) {
-    return std::nullopt;
+  const bool numbers =
+      read_number(view(cut(line, ' ')), entry.id) && read_number(view(cut(line, ' ')), entry.parent) &&
+      read_number(view(cut(line, ':')), entry.major) && read_number(view(cut(line, ' ')), entry.minor);
+  if (!numbers) return std::nullopt;
+  entry.root = unescape(cut(line, ' '));
+  entry.mount_point = unescape(cut(line, ' '));
+  entry.options = unescape(cut(line, ' '));
+  for (;;) {
+    if (line.empty()) return std::nullopt;
+    const std::string_view tag = view(cut(line, ' '));
+    if (tag == "-") break;
+    if (tag.starts_with("shared:")) entry.shared = true;
+    if (tag.starts_with("master:") && !read_number(tag.substr(7), entry.master)) return std::nullopt;
   }
-  entry.root = unescape(fields[3]);
-  entry.mount_point = unescape(fields[4]);
-  entry.options = unescape(fields[5]);
-  for (auto tag = fields.begin() + 6; tag != dash; ++tag) {
-    if (tag->starts_with("shared:")) entry.shared = true;
-    if (tag->starts_with("master:") && !read_number(tag->substr(7), entry.master)) return std::nullopt;
-  }
-  entry.fs_type = unescape(dash[1]);
-  entry.source = unescape(dash[2]);
+  // The source ends with a space, too: the options of the super block follow.
+  if (std::ranges::count(line, ' ') < 2) return std::nullopt;
+  entry.fs_type = unescape(cut(line, ' '));
+  entry.source = unescape(cut(line, ' '));
   return entry;
 }
 
@@ -72,14 +82,14 @@ Result<UniqueFd> open_table(const std::string& file) {
 
 // From where the descriptor stands.
 Result<MountTable> read_table(const UniqueFd& fd, const std::string& file) {
-  std::string text;
+  std::vector<char> text;
   std::array<char, std::size_t{64} * 1024> buffer;  // not cleared: the table is read often
   for (;;) {
     const ssize_t got = ::read(fd.get(), buffer.data(), buffer.size());
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return os_error("read the mount table " + file, errno);
-    if (got == 0) return MountTable::parse(text);
-    text.append(buffer.data(), static_cast<std::size_t>(got));
+    if (got == 0) return MountTable::parse(std::move(text));
+    text.insert(text.end(), buffer.data(), buffer.data() + got);
     if (text.size() > table_limit) {
       return Error{.code = Code::resource_exhausted,
                    .message = fmt::format("the mount table {} is larger than {} bytes", file, table_limit)};
@@ -143,19 +153,24 @@ Result<std::shared_ptr<const MountTable>> WatchedMountTable::now() {
 }
 
 Result<MountTable> MountTable::parse(std::string_view text) {
+  return parse(std::vector<char>(text.begin(), text.end()));
+}
+
+Result<MountTable> MountTable::parse(std::vector<char> text) {
   MountTable table;
-  if (text.ends_with('\n')) text.remove_suffix(1);
-  if (text.empty()) return table;
-  table.entries_.reserve(static_cast<std::size_t>(std::ranges::count(text, '\n')) +
-                         1);  // exactly: it may be kept
-  for (const std::string_view line : split(text, '\n')) {
+  text.shrink_to_fit();  // it may be kept
+  table.text_ = std::move(text);
+  std::span<char> rest(table.text_);
+  table.entries_.reserve(static_cast<std::size_t>(std::ranges::count(rest, '\n')) + 1);
+  while (!rest.empty()) {
+    const std::span<char> line = cut(rest, '\n');
     auto entry = parse_line(line);
     if (!entry) {
       return Error{.code = Code::corrupted,
                    .message = fmt::format("line {} of the mount table cannot be read: '{}'",
-                                          table.entries_.size() + 1, printable(line))};
+                                          table.entries_.size() + 1, printable(view(line)))};
     }
-    table.entries_.push_back(std::move(*entry));
+    table.entries_.push_back(*entry);
   }
   table.make_index();
   return table;
@@ -164,23 +179,24 @@ Result<MountTable> MountTable::parse(std::string_view text) {
 void MountTable::make_index() {
   ids_.reserve(entries_.size());
   places_.reserve(entries_.size());
-  for (const MountEntry& one : entries_) ids_[one.id] = &one;
-  for (const MountEntry& one : entries_) {
+  for (std::uint32_t i = 0; i < entries_.size(); ++i) ids_[entries_[i].id] = i;
+  for (std::uint32_t i = 0; i < entries_.size(); ++i) {
+    const MountEntry& one = entries_[i];
     const bool top = one.parent == one.id || !ids_.contains(one.parent);
-    places_[{.parent = top ? 0 : one.parent, .mount_point = one.mount_point}] = &one;
+    places_[{.parent = top ? 0 : one.parent, .mount_point = one.mount_point}] = i;
   }
 }
 
 const MountEntry* MountTable::by_id(std::uint64_t id) const {
   const auto found = ids_.find(id);
-  return found == ids_.end() ? nullptr : found->second;
+  return found == ids_.end() ? nullptr : &entries_[found->second];
 }
 
 // The mount on `parent` that the path meets first.
 const MountEntry* MountTable::child(std::uint64_t parent, std::string_view path) const {
   const auto at = [&](std::string_view place) -> const MountEntry* {
     const auto found = places_.find({.parent = parent, .mount_point = place});
-    return found == places_.end() ? nullptr : found->second;
+    return found == places_.end() ? nullptr : &entries_[found->second];
   };
   if (const MountEntry* root = at("/")) return root;
   for (std::size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {

@@ -3,13 +3,13 @@
 
 #include <sys/types.h>
 
+#include <boost/unordered/unordered_flat_map.hpp>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "base/result.h"
@@ -17,32 +17,35 @@
 namespace dvdi {
 
 // One line of /proc/PID/mountinfo (proc(5)), octal escapes decoded, without the options of the super block.
+// The texts lie in the table and live as long as it.
 struct MountEntry {
   std::uint64_t id = 0;
   std::uint64_t parent = 0;
   std::uint32_t major = 0;
   std::uint32_t minor = 0;
-  std::string root;
-  std::string mount_point;
-  std::string options;
+  std::string_view root;
+  std::string_view mount_point;
+  std::string_view options;
   bool shared = false;       // a member of a peer group: mounts below it propagate
   std::uint64_t master = 0;  // peer group that it receives mounts from; 0: none
-  std::string fs_type;
-  std::string source;
+  std::string_view fs_type;
+  std::string_view source;
 };
 
+// A few large pieces of memory, whatever the number of mounts: a node with many reads its table often.
 class MountTable {
  public:
   MountTable() = default;
   MountTable(MountTable&&) = default;
   MountTable& operator=(MountTable&&) = default;
-  MountTable(const MountTable&) = delete;  // the index points into the entries
+  MountTable(const MountTable&) = delete;  // the entries point into the text
   MountTable& operator=(const MountTable&) = delete;
 
   // The table as this process sees it, or as process `pid` does.
   static Result<MountTable> read();
   static Result<MountTable> read(pid_t pid);
-  static Result<MountTable> parse(std::string_view text);  // the text of a mountinfo file
+  static Result<MountTable> parse(std::string_view text);  // the text of a mountinfo file, which is copied
+  static Result<MountTable> parse(std::vector<char> text);
 
   const std::vector<MountEntry>& entries() const { return entries_; }
   const MountEntry* by_id(std::uint64_t id) const;
@@ -72,9 +75,10 @@ class MountTable {
   void make_index();
   const MountEntry* child(std::uint64_t parent, std::string_view path) const;
 
+  std::vector<char> text_;
   std::vector<MountEntry> entries_;
-  std::unordered_map<std::uint64_t, const MountEntry*> ids_;
-  std::unordered_map<Place, const MountEntry*, PlaceHash> places_;
+  boost::unordered_flat_map<std::uint64_t, std::uint32_t> ids_;  // to the entry's number
+  boost::unordered_flat_map<Place, std::uint32_t, PlaceHash> places_;
 };
 
 // The table as this process sees it, read again only when the kernel says that it has changed. Thread-safe.

@@ -20,7 +20,9 @@ MountTable table(std::string_view text) {
   return parsed ? *std::move(parsed) : MountTable();
 }
 
-std::string point(const MountEntry* entry) { return entry == nullptr ? "-" : entry->mount_point; }
+std::string point(const MountEntry* entry) {
+  return entry == nullptr ? "-" : std::string(entry->mount_point);
+}
 
 TEST(MountTable, ReadsEveryField) {
   const MountTable mounts = table(
@@ -74,9 +76,17 @@ TEST(MountTable, FindsTheMountOfAPath) {
   EXPECT_EQ(point(mounts.containing("/mnt3")), "/");
   EXPECT_EQ(point(mounts.containing("relative")), "-");
   std::vector<std::string> below;
-  for (const MountEntry* one : mounts.beneath("/mnt")) below.push_back(one->mount_point);
+  for (const MountEntry* one : mounts.beneath("/mnt")) below.emplace_back(one->mount_point);
   EXPECT_THAT(below, ElementsAre("/mnt", "/mnt/vol"));
   EXPECT_EQ(mounts.beneath("/").size(), 4U);
+}
+
+TEST(MountTable, TextsGoWithTheTable) {
+  auto first = std::make_unique<MountTable>(table("1 1 0:1 / /\\134\\040\\04\\ rw - a a rw\n"));
+  const MountTable second = std::move(*first);
+  first.reset();
+  EXPECT_EQ(point(&second.entries().at(0)), "/\\ \\04\\");
+  EXPECT_EQ(point(second.at("/\\ \\04\\")), "/\\ \\04\\");
 }
 
 TEST(MountTable, AMountOnTheParentHidesWhatWasBelow) {

@@ -57,10 +57,10 @@ class ServedMount : public testing::Test {
     out.set_mount_id(entry->id);
     out.set_major(entry->major);
     out.set_minor(entry->minor);
-    out.set_root(entry->root);
-    out.set_source(entry->source);
-    out.set_fs_type(entry->fs_type);
-    out.set_mount_point(entry->mount_point);
+    out.set_root(std::string(entry->root));
+    out.set_source(std::string(entry->source));
+    out.set_fs_type(std::string(entry->fs_type));
+    out.set_mount_point(std::string(entry->mount_point));
     return out;
   }
   bool mounted() const { return at().mount_id() != 0; }

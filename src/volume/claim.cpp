@@ -16,9 +16,9 @@ StoredIdentity identity_of(const MountEntry& entry) {
   return {.mount_id = entry.id,
           .major = entry.major,
           .minor = entry.minor,
-          .root = entry.root,
-          .source = entry.source,
-          .fs_type = entry.fs_type};
+          .root = std::string(entry.root),
+          .source = std::string(entry.source),
+          .fs_type = std::string(entry.fs_type)};
 }
 
 namespace {
@@ -53,7 +53,7 @@ std::optional<Claim> folder_of_own_mount(const MountTable& table, const VolumeKe
                                          const std::string& path, const MountTable* before) {
   const MountEntry* entry = own_mount_of(table, volume, path);
   if (entry == nullptr) return std::nullopt;
-  const std::string& own = entry->mount_point;
+  const std::string_view own = entry->mount_point;
   if (path.ends_with("/" + volume.name)) {
     // A plain folder of a file system that is called like the volume by chance looks the same.
     const MountEntry* earlier = before == nullptr ? entry : before->containing(path);
@@ -77,7 +77,8 @@ Result<Claim> verify_claim(const Context& context, HelperPool& helpers, const Mo
     return violation(volume, "the driver gave the root directory as the mount point");
   }
   if (const MountEntry* entry = table.at(path)) {
-    return Claim{.mount_point = entry->mount_point, .folder = {}, .identity = identity_of(*entry)};
+    return Claim{
+        .mount_point = std::string(entry->mount_point), .folder = {}, .identity = identity_of(*entry)};
   }
   // Perhaps behind symbolic links: looking at them may block on a file system, so a helper does.
   auto real = helpers.run(context, "look at the mount point", real_path, path, volume.text());
@@ -98,7 +99,8 @@ Result<Claim> verify_claim(const Context& context, HelperPool& helpers, const Mo
                                  printable(path), printable(*real)));
   }
   if (const MountEntry* entry = table.at(*real)) {
-    return Claim{.mount_point = entry->mount_point, .folder = {}, .identity = identity_of(*entry)};
+    return Claim{
+        .mount_point = std::string(entry->mount_point), .folder = {}, .identity = identity_of(*entry)};
   }
   if (auto claim = folder_of_own_mount(table, volume, *real, before)) return *std::move(claim);
   if (plain_directory) return Claim{.mount_point = *real, .folder = {}, .identity = std::nullopt};

@@ -340,7 +340,7 @@ void ManagerTest::expect_mounts_consistent() const {
   }
   for (const auto& [name, one] : drivers) {
     for (const MountEntry* entry : table->beneath(folder + "/mounts-" + name)) {
-      const VolumeKey key{name, entry->source};
+      const VolumeKey key{name, std::string(entry->source)};
       const auto foreign_holder =
           read<std::optional<ForeignRow>>(*ledger, [&](Reader& reader) { return reader.foreign(key); });
       EXPECT_TRUE(known.contains(key) || foreign_holder)

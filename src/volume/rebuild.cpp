@@ -75,7 +75,8 @@ Result<Claim> claim_at(const Context& context, HelperPool& helpers, const MountT
                        const VolumeKey& volume, const std::string& path) {
   const MountEntry* entry = table.at(path);
   if (entry != nullptr && entry->mount_point != "/") {
-    return Claim{.mount_point = entry->mount_point, .folder = {}, .identity = identity_of(*entry)};
+    return Claim{
+        .mount_point = std::string(entry->mount_point), .folder = {}, .identity = identity_of(*entry)};
   }
   return verify_claim(context, helpers, table, volume, path, false);
 }

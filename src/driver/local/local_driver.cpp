@@ -33,10 +33,23 @@ Error no_such_volume() {
                .hint = "`dvdi volume create` makes one"};
 }
 
-Result<std::optional<MountEntry>> mounted_at(const std::string& mount_point) {
-  DVDI_TRY(const MountTable table, MountTable::read());
-  const MountEntry* entry = table.at(mount_point);
-  return entry == nullptr ? std::nullopt : std::optional(*entry);
+// A mount with the table that its texts lie in; it may be null.
+class MountSeen {
+ public:
+  explicit MountSeen(MountTable table, const std::string& mount_point)
+      : table_(std::move(table)), entry_(table_.at(mount_point)) {}
+  explicit operator bool() const { return entry_ != nullptr; }
+  const MountEntry& operator*() const { return *entry_; }
+  const MountEntry* operator->() const { return entry_; }
+
+ private:
+  MountTable table_;
+  const MountEntry* entry_;
+};
+
+Result<MountSeen> mounted_at(const std::string& mount_point) {
+  DVDI_TRY(MountTable table, MountTable::read());
+  return MountSeen(std::move(table), mount_point);
 }
 
 // Of the helpers' work: a volume whose helper is stuck is fenced, the others go on.
@@ -212,7 +225,7 @@ Result<VolumeInfo> LocalDriver::Work::get(const Context& context, const std::str
   DVDI_TRY(const auto record, opened.store.load(volume));
   if (!record) return no_such_volume();
   DVDI_TRY(const auto entry, mounted_at(opened.store.mount_point(folder_name(volume))));
-  return describe(*record, entry ? entry->mount_point : "");
+  return describe(*record, entry ? std::string(entry->mount_point) : "");
 }
 
 Result<std::vector<VolumeInfo>> LocalDriver::Work::list(const Context& context) {

@@ -44,7 +44,7 @@ class LocalSubject final : public Subject {
     if (const auto table = MountTable::read()) {
       const auto mine = table->beneath(root_);
       for (auto one = mine.rbegin(); one != mine.rend(); ++one) {
-        ::umount2((*one)->mount_point.c_str(), MNT_DETACH | UMOUNT_NOFOLLOW);
+        ::umount2(std::string((*one)->mount_point).c_str(), MNT_DETACH | UMOUNT_NOFOLLOW);
       }
     }
     std::filesystem::remove_all(root_);
@@ -117,18 +117,21 @@ class LocalDriverTest : public testing::Test {
   std::vector<std::string> mounts() {
     std::vector<std::string> points;
     const MountTable table = MountTable::read().value();
-    for (const MountEntry* one : table.beneath(subject_->root())) points.push_back(one->mount_point);
+    for (const MountEntry* one : table.beneath(subject_->root())) points.emplace_back(one->mount_point);
     return points;
   }
-  const MountEntry entry(const std::string& path) {
-    const MountTable table = MountTable::read().value();
-    const MountEntry* found = table.at(path);
+  // Until the next call.
+  const MountEntry& entry(const std::string& path) {
+    table_ = MountTable::read().value();
+    const MountEntry* found = table_.at(path);
     EXPECT_NE(found, nullptr) << path;
-    return found == nullptr ? MountEntry{} : *found;
+    static const MountEntry none;
+    return found == nullptr ? none : *found;
   }
   std::string volumes() const { return subject_->directory() + "/volumes"; }
 
   std::unique_ptr<LocalSubject> subject_;
+  MountTable table_;
 };
 
 TEST_F(LocalDriverTest, EveryMountIsNosuidNodevAndLiesInASharedMountOfOurs) {
@@ -337,7 +340,7 @@ TEST_F(LocalDriverTest, UnmountEndsAllLayers) {
 TEST_F(LocalDriverTest, AnImageThatAnotherNamespaceStillHoldsGetsNoSecondLoopDevice) {
   create("i", {{"type", "image"}, {"size", "8M"}});
   const std::string point = mount("i");
-  const std::string device = entry(point).source;
+  const std::string device(entry(point).source);
   std::array<int, 2> ready{};
   std::array<int, 2> end{};
   ASSERT_EQ(::pipe2(ready.data(), O_CLOEXEC), 0);
