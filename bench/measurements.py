@@ -445,7 +445,7 @@ def footprint(settings):
     """Memory, sizes, the start of a program, and whether an idle daemon sleeps."""
     table = Table("footprint", ["", "value"])
     targets = []
-    volumes, hung = settings.pick((2000, 1000), (20, 10))
+    volumes, hung = settings.pick((5000, 1000), (20, 10))
     config = '[driver.hung]\ncalls_at_once = 1000\ndeadlines.mount = "1h"\n{docker}'
     with node_of(settings, config) as node:
         node.noop_plugin()
@@ -453,7 +453,8 @@ def footprint(settings):
         idle = node.memory()
         table.rows.append(["RssAnon of an idle daemon", f"{idle / 1e6:.2f} MB"])
         targets.append(Target("RssAnon of an idle daemon", idle / 1e6, 8, unit="MB"))
-        # What the first ones need once, for caches (2 MB of each connection to the database) and threads, is not the volumes'.
+        # What the first ones need once, for caches of the database's connections, threads, and two mount tables at a time, is not the
+        # volumes'. As many more as there is time for: what is free in the heap just then is a part of the figure.
         node.load("--threads", 4, "--keep", volumes, "--volumes", 10 * volumes, "--prefix", "first")
         before = node.memory()
         node.load("--threads", 4, "--keep", 2 * volumes, "--volumes", 10 * volumes, "--prefix", "more")
