@@ -217,9 +217,7 @@ Result<RawLook> look_at_file(const std::string& path, std::int64_t size, bool ha
 
 struct Findings {
   std::optional<std::string> damage;
-  // Whoever opens the database first makes the index afresh, from the whole log; while this is open, the next
-  // need not.
-  std::unique_ptr<Connection> open;
+  std::unique_ptr<Connection> open;  // that it was looked at with, where nothing is wrong
 };
 
 Result<Findings> examine(const Context& context, const std::string& path, bool everything) {
@@ -232,6 +230,7 @@ Result<Findings> examine(const Context& context, const std::string& path, bool e
   (*connection)->wait_for_locks(context);
   const bool suspected = is_suspected(path);
   try {
+    const ReadScope scope(**connection);  // one lock for all that is read
     const std::string wrong = Examination((*connection)->database()).run(suspected || everything);
     if (!wrong.empty()) return damaged(wrong);
   } catch (const SQLite::Exception& exception) {
@@ -378,20 +377,21 @@ std::vector<std::string> databases_set_aside(const std::string& path) {
 
 Result<std::unique_ptr<Ledger>> open_whole(const Context& context, const std::string& path,
                                            OpenFor how_long) {
-  DVDI_TRY(const Findings found, look_for_damage(context, path));
-  auto why = found.damage;
+  DVDI_TRY(Findings found, look_for_damage(context, path));
+  auto why = std::move(found.damage);
   std::string aside;
   if (why) {
     DVDI_TRY(aside, set_aside(path, context.clock().wall()));
     if (!exists(aside) && !exists(aside + "-wal") && !exists(aside + "-shm")) aside.clear();
   }
-  {
+  if (!found.open) {
     // SQLite makes its files as permissive as the umask says; those that belong to the database take its
-    // mode.
+    // mode. Not where it is open: with any descriptor of the file all locks of this process go.
     const UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (!fd) return os_error("open " + path, errno);
   }
-  DVDI_TRY(auto ledger, Ledger::open(context, path, how_long));
+  DVDI_TRY(auto ledger, found.open ? Ledger::open(context, path, how_long, std::move(found.open))
+                                   : Ledger::open(context, path, how_long));
   note_this_boot(path);
   if (!why) {
     // A start that was killed, or had no space, after it had set the database aside.

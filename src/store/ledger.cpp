@@ -126,10 +126,15 @@ Ledger::~Ledger() = default;
 Result<std::unique_ptr<Ledger>> Ledger::open(const Context& context, const std::string& path,
                                              OpenFor how_long) {
   DVDI_CHECK(context.check(fmt::format("open {}", path)));
+  DVDI_TRY(auto writer, Connection::open(path, false));
+  return open(context, path, how_long, std::move(writer));
+}
+
+Result<std::unique_ptr<Ledger>> Ledger::open(const Context& context, const std::string& path,
+                                             OpenFor how_long, std::unique_ptr<Connection> writer) {
   auto state = std::make_unique<State>();
   state->path = path;
   DVDI_TRY(state->boot_id, dvdi::boot_id());
-  DVDI_TRY(auto writer, Connection::open(path, false));
   writer->wait_for_locks(context);
   if (how_long == OpenFor::a_moment) {
     DVDI_CHECK(guarded(fmt::format("open {}", path), [&]() -> Status {

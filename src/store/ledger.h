@@ -182,6 +182,9 @@ class Ledger {
   // Opens or creates the database and brings its tables up to date.
   static Result<std::unique_ptr<Ledger>> open(const Context& context, const std::string& path,
                                               OpenFor how_long = OpenFor::long_work);
+  // With a connection that may write, opened to look at it: to open one reads the whole schema.
+  static Result<std::unique_ptr<Ledger>> open(const Context& context, const std::string& path,
+                                              OpenFor how_long, std::unique_ptr<Connection> writer);
   ~Ledger();
   // Is the database at `path` whole? Changes nothing. corrupted, saying what is wrong, if not.
   static Status check(const std::string& path);

@@ -326,22 +326,6 @@ INSERT INTO usage_closed (kind, size_bytes, start_wall, duration, role, driver, 
     ELSE EXISTS (SELECT 1 FROM refs AS r WHERE r.driver = o.driver AND r.volume = o.volume AND r.owner = o.owner AND
                  r.container = o.container) END;
 DROP TABLE usage_open;
--- As usage_closed, but for the end.
-CREATE VIEW usage_open AS
-  SELECT 0 AS kind, r.size_bytes AS size_bytes, r.since_wall AS start_wall, r.boot_id AS boot_id, r.since_boot AS start_boot,
-    coalesce(json_extract(c.attribution, '$.role'), '') AS role, r.driver AS driver, r.volume AS volume,
-    r.volume_type AS volume_type, coalesce(json_extract(c.attribution, '$.framework'), '') AS framework,
-    coalesce(json_extract(c.attribution, '$.principal'), '') AS principal,
-    coalesce(json_extract(c.attribution, '$.user'), '') AS user,
-    CASE WHEN json_type(c.attribution, '$.labels') IS NULL THEN '' ELSE
-      (SELECT json_group_object(json_extract(value, '$[0]'), json_extract(value, '$[1]'))
-       FROM json_each(c.attribution, '$.labels')) END AS labels,
-    r.owner AS owner, r.container AS container
-    FROM refs AS r JOIN containers AS c ON c.owner = r.owner AND c.id = r.container
-  UNION ALL SELECT 1, size_bytes, since_wall, boot_id, since_boot, '', driver, volume, volume_type, '', '', '', '', '', ''
-    FROM mounts WHERE state = 'mounted'
-  UNION ALL SELECT 2, size_bytes, since_wall, boot_id, since_boot, '', driver, volume, type, '', '', '', '', '', ''
-    FROM volumes;
 )sql",
 };
 

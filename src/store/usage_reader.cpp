@@ -69,6 +69,24 @@ constexpr const char* old_usage_sql =
     "SELECT 1 FROM usage_closed WHERE id < ?2 + coalesce((SELECT min(id) FROM usage_closed), 0) AND "
     "start_wall + duration < ?1 LIMIT 1";
 
+// The uses that go on, with the columns of usage_closed, but for the end.
+constexpr const char* open_usage_sql = R"sql((
+  SELECT 0 AS kind, r.size_bytes AS size_bytes, r.since_wall AS start_wall, r.boot_id AS boot_id,
+    r.since_boot AS start_boot, coalesce(json_extract(c.attribution, '$.role'), '') AS role, r.driver AS driver,
+    r.volume AS volume, r.volume_type AS volume_type,
+    coalesce(json_extract(c.attribution, '$.framework'), '') AS framework,
+    coalesce(json_extract(c.attribution, '$.principal'), '') AS principal,
+    coalesce(json_extract(c.attribution, '$.user'), '') AS user,
+    CASE WHEN json_type(c.attribution, '$.labels') IS NULL THEN '' ELSE
+      (SELECT json_group_object(json_extract(value, '$[0]'), json_extract(value, '$[1]'))
+       FROM json_each(c.attribution, '$.labels')) END AS labels,
+    r.owner AS owner, r.container AS container
+    FROM refs AS r JOIN containers AS c ON c.owner = r.owner AND c.id = r.container
+  UNION ALL SELECT 1, size_bytes, since_wall, boot_id, since_boot, '', driver, volume, volume_type,
+    '', '', '', '', '', '' FROM mounts WHERE state = 'mounted'
+  UNION ALL SELECT 2, size_bytes, since_wall, boot_id, since_boot, '', driver, volume, type,
+    '', '', '', '', '', '' FROM volumes))sql";
+
 // The columns of every row, in this order; the texts follow.
 enum Column { kind, size_bytes, start_wall, duration, first_text };
 
@@ -179,8 +197,10 @@ Status Reader::usage(const Moment& now, WallTime since, WallTime until, const Us
     const RawStatement open = prepare(
         database,
         select("kind, size_bytes, start_wall, 0", texts,
-               ", start_boot, CASE WHEN i.boot_id = ?1 THEN ?2 ELSE coalesce(last_boot, start_boot) END"
-               " FROM usage_open i LEFT JOIN boots USING (boot_id)"));
+               fmt::format(
+                   ", start_boot, CASE WHEN i.boot_id = ?1 THEN ?2 ELSE coalesce(last_boot, start_boot) END"
+                   " FROM {} AS i LEFT JOIN boots USING (boot_id)",
+                   open_usage_sql)));
     sqlite3_bind_text(open.get(), 1, now.boot_id.data(), static_cast<int>(now.boot_id.size()), SQLITE_STATIC);
     sqlite3_bind_int64(open.get(), 2, nanoseconds(now.boot));
     const int after_texts = first_text + static_cast<int>(texts.size());
