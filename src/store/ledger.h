@@ -110,6 +110,13 @@ class Reader {
   Connection* connection_;
 };
 
+// What the next event follows.
+struct LastEvent {
+  std::int64_t sequence = 0;  // the highest number that there ever was
+  std::string hash;
+  std::int64_t total_bytes = 0;
+};
+
 // One transaction. Rows are written whole (insert or replace). A transition writes its event here, too.
 class Transaction : public Reader {
  public:
@@ -153,13 +160,7 @@ class Transaction : public Reader {
   const std::string* node_id_;
   std::optional<Caller> caller_;
   Status find_last_event();
-  // What the next event follows, once there was one.
-  struct LastEvent {
-    std::int64_t sequence = 0;
-    std::string hash;
-    std::int64_t total_bytes = 0;
-  };
-  std::optional<LastEvent> last_event_;
+  std::optional<LastEvent> last_event_;  // once there was one
 };
 
 // How the transactions of this process went. By the machine's clock: it is about locks and the disk.

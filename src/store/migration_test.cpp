@@ -14,7 +14,6 @@
 namespace dvdi {
 namespace {
 
-using testing::ElementsAre;
 using testing::SizeIs;
 using testing::UnorderedElementsAre;
 using Kind = UsageInterval::Kind;
