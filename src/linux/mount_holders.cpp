@@ -15,7 +15,6 @@
 #include <memory>
 #include <set>
 #include <unordered_map>
-#include <unordered_set>
 
 #include "base/text.h"
 #include "linux/fd.h"
@@ -181,8 +180,7 @@ class Search {
  public:
   Search(const std::vector<MountedTree>& trees, const MountTable& own,
          const std::function<bool(std::size_t, std::uint64_t)>& ignore)
-      : trees_(trees), ignore_(ignore), holders_(trees.size()) {
-    for (const MountEntry& one : own.entries()) own_ids_.insert(one.id);
+      : trees_(trees), own_table_(own), ignore_(ignore), holders_(trees.size()) {
     own_.resize(trees.size());
     for (std::size_t i = 0; i < trees.size(); ++i) {
       by_device_[device_key(trees[i].major, trees[i].minor)].push_back(i);
@@ -203,16 +201,14 @@ class Search {
     }
     if (!any) return {};
     DVDI_TRY(const MountTable table, MountTable::parse(text));
-    std::unordered_map<std::uint64_t, const MountEntry*> by_id;
-    for (const MountEntry& one : table.entries()) by_id[one.id] = &one;
     for (const MountEntry& one : table.entries()) {
       const auto known = by_device_.find(device_key(one.major, one.minor));
       // Our own namespace, seen by a process of which we may not know that it is in it.
-      if (known == by_device_.end() || own_ids_.contains(one.id)) continue;
+      if (known == by_device_.end() || own_table_.by_id(one.id) != nullptr) continue;
       for (const std::size_t tree : known->second) {
         if (holders_[tree].pid != 0 || !at_or_below(one.root, trees_[tree].root)) continue;
-        const auto parent = by_id.find(one.parent);
-        if (parent != by_id.end() && is_propagated_copy(tree, one, *parent->second)) continue;
+        const MountEntry* parent = table.by_id(one.parent);
+        if (parent != nullptr && is_propagated_copy(tree, one, *parent)) continue;
         if (ignore_ && ignore_(tree, mount_namespace)) continue;
         std::string program;
         std::getline(std::ifstream(fmt::format("/proc/{}/comm", pid)), program);
@@ -236,9 +232,9 @@ class Search {
   }
 
   const std::vector<MountedTree>& trees_;
+  const MountTable& own_table_;
   const std::function<bool(std::size_t, std::uint64_t)>& ignore_;
   std::vector<MountHolder> holders_;
-  std::unordered_set<std::uint64_t> own_ids_;
   std::vector<const MountEntry*> own_;  // the mount that ours lies on, in our own table
   std::unordered_map<std::uint64_t, std::vector<std::size_t>> by_device_;
 };

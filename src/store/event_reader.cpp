@@ -32,10 +32,11 @@ constexpr const char* since_sql = "SELECT sequence FROM events WHERE wall >= ? O
 constexpr const char* total_sql =
     "SELECT sequence, total_bytes FROM events WHERE sequence <= ? ORDER BY sequence DESC LIMIT 1";
 constexpr const char* head_sql = "SELECT sequence, hash FROM events ORDER BY sequence DESC LIMIT 1";
-// Of its own transaction, the events know it; what was removed from their end, the boots.
-constexpr const char* highest_sql =
-    "SELECT max(coalesce((SELECT sequence FROM events ORDER BY sequence DESC LIMIT 1), 0), "
-    "coalesce((SELECT max(last_event) FROM boots), 0))";
+// Of its own transaction, the events know the highest number; what was removed from their end, the boots.
+constexpr const char* before_next_sql =
+    "SELECT max(coalesce(sequence, 0), coalesce((SELECT max(last_event) FROM boots), 0)), hash, total_bytes "
+    "FROM (SELECT 1) LEFT JOIN (SELECT sequence, hash, total_bytes FROM events ORDER BY sequence DESC LIMIT "
+    "1)";
 
 }  // namespace
 
@@ -136,14 +137,27 @@ Result<std::pair<std::uint64_t, std::string>> Reader::head() {
   });
 }
 
-Result<std::uint64_t> Reader::highest_event() {
-  return guarded("read the number of the newest event", [&] {
-    auto& statement = connection_->statement(highest_sql);
-    std::uint64_t highest = 0;
-    if (statement.executeStep()) highest = static_cast<std::uint64_t>(Columns(statement).number());
+Result<LastEvent> Reader::last_event() {
+  return guarded("read the newest event", [&] {
+    auto& statement = connection_->statement(before_next_sql);
+    statement.executeStep();
+    Columns columns(statement);
+    LastEvent last;
+    last.sequence = columns.number();
+    if (columns.is_null()) {
+      last.hash = genesis_hash();
+    } else {
+      last.hash = columns.text();
+      last.total_bytes = columns.number();
+    }
     statement.reset();
-    return highest;
+    return last;
   });
+}
+
+Result<std::uint64_t> Reader::highest_event() {
+  DVDI_TRY(const LastEvent last, last_event());
+  return static_cast<std::uint64_t>(last.sequence);
 }
 
 }  // namespace dvdi

@@ -25,6 +25,13 @@ struct ReadPart {
   unsigned number = 0, of = 1;
 };
 
+// What the next event follows.
+struct LastEvent {
+  std::int64_t sequence = 0;  // the highest number that there ever was
+  std::string hash;
+  std::int64_t total_bytes = 0;
+};
+
 // Reads of one consistent state.
 class Reader {
  public:
@@ -92,6 +99,9 @@ class Reader {
   Result<std::uint64_t> last_event_beyond(std::uint64_t bytes);
   // The number and hash of the newest event; 0 and the genesis hash if there is none.
   Result<std::pair<std::uint64_t, std::string>> head();
+  // What the next event follows. Never a number again: events that somebody removed from the end leave a gap
+  // that the next one shows.
+  Result<LastEvent> last_event();
   // The highest number that an event ever had, also if it was removed.
   Result<std::uint64_t> highest_event();
   // Counts and sums of the whole ledger, in a few statements that read no big table.
@@ -108,13 +118,6 @@ class Reader {
 
  protected:
   Connection* connection_;
-};
-
-// What the next event follows.
-struct LastEvent {
-  std::int64_t sequence = 0;  // the highest number that there ever was
-  std::string hash;
-  std::int64_t total_bytes = 0;
 };
 
 // One transaction. Rows are written whole (insert or replace). A transition writes its event here, too.
@@ -159,7 +162,6 @@ class Transaction : public Reader {
   Moment now_;
   const std::string* node_id_;
   std::optional<Caller> caller_;
-  Status find_last_event();
   std::optional<LastEvent> last_event_;  // once there was one
 };
 

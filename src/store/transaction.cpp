@@ -95,11 +95,6 @@ constexpr const char* put_driver_sql =
 constexpr const char* put_meta_sql = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)";
 constexpr const char* event_sql =
     "INSERT INTO events (sequence, body, hash, wall, total_bytes) VALUES (?, ?, ?, ?, ?)";
-// Never a number again: events that somebody removed from the end leave a gap that the next one shows.
-constexpr const char* before_event_sql =
-    "SELECT max(coalesce(sequence, 0), coalesce((SELECT max(last_event) FROM boots), 0)), hash, total_bytes "
-    "FROM (SELECT 1) LEFT JOIN (SELECT sequence, hash, total_bytes FROM events ORDER BY sequence DESC LIMIT "
-    "1)";
 constexpr const char* erase_events_sql = "DELETE FROM events WHERE sequence <= ?";
 // The oldest are first. One that ended later by a clock that was wrong keeps none behind it, and none beyond
 // `usage_window` is looked at.
@@ -113,6 +108,8 @@ constexpr const char* close_usage_sql =
     "framework, principal, user, labels, owner, container) VALUES (?1, ?2, ?3, max(0, CASE WHEN ?4 = ?5 THEN "
     "?6 ELSE coalesce((SELECT last_boot FROM boots WHERE boot_id = ?4), ?7) END - ?7), ?8, ?9, ?10, ?11, "
     "?12, ?13, ?14, ?15, ?16, ?17)";
+
+#undef DVDI_ADD_CONTAINER
 
 // How many rows that statement wrote.
 int write_container(Connection& connection, const char* sql, const ContainerRow& row) {
@@ -342,25 +339,10 @@ Result<std::uint64_t> Transaction::erase_usage(WallTime before, std::size_t most
   });
 }
 
-Status Transaction::find_last_event() {
-  return guarded("read the newest event", [&] {
-    auto& statement = connection_->statement(before_event_sql);
-    statement.executeStep();
-    Columns columns(statement);
-    LastEvent& last = last_event_.emplace();
-    last.sequence = columns.number();
-    if (columns.is_null()) {
-      last.hash = genesis_hash();
-    } else {
-      last.hash = columns.text();
-      last.total_bytes = columns.number();
-    }
-    statement.reset();
-  });
-}
-
 Status Transaction::record(Event event) {
-  if (!last_event_) DVDI_CHECK(find_last_event());
+  if (!last_event_) {
+    DVDI_TRY(last_event_, last_event());
+  }
   event.peer = caller_;
   LastEvent& last = *last_event_;
   const std::string body =

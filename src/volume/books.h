@@ -54,10 +54,10 @@ struct VolumeFacts {
 };
 VolumeFacts facts_of(const driver::Options& options, const Policy& policy);
 
-// The volume exists: its row and its provisioned time, if they are not there yet.
 // Nothing, if it is in that state already.
 Status change_driver(Transaction& transaction, const std::string& driver, DriverState to,
                      const std::string& reason, const std::string& trace_id);
+// The volume exists: its row and its provisioned time, if they are not there yet.
 Status note_volume(Transaction& transaction, const VolumeKey& volume, bool created_by_us,
                    const VolumeFacts& facts, const std::string& trace_id);
 // Its provisioned time ends; whoever keeps the row lets another one begin.
